@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from .stacked import Stage
 
-# An activation's slope, from its own output.
-SLOPES: dict[Any, Callable[[Tensor], Tensor]] = {
-    nn.ReLU: lambda a: a > 0,
-    nn.Tanh: lambda a: 1 - a * a,
-    nn.Sigmoid: lambda a: a * (1 - a),
+# Back through an activation, from its own output: (slope of what it gave, output) -> of its input.
+SLOPES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    nn.ReLU: lambda slope, a: torch.ops.aten.threshold_backward(slope, a, 0),
+    nn.Tanh: torch.ops.aten.tanh_backward,
+    nn.Sigmoid: torch.ops.aten.sigmoid_backward,
 }
 FUNCTIONS = {
     torch.relu: nn.ReLU(),
@@ -44,8 +44,7 @@ class ChainGradient:
         self, layers: list[tuple[str, nn.Module]], sizes: dict[str, int], loss_slope: Slope
     ):
         self.layers, self.loss_slope = layers, loss_slope
-        ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
-        self.places = {n: slice(e - s, e) for (n, s), e in zip(sizes.items(), ends, strict=True)}
+        self.names, self.sizes = list(sizes), list(sizes.values())
 
     @classmethod
     def of(
@@ -64,47 +63,47 @@ class ChainGradient:
 
     def __call__(self, w: Tensor, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """w (clients, d), x (clients, rows, features), y and mask (clients, rows) -> like w."""
+        arrays = dict(zip(self.names, w.split(self.sizes, 1), strict=True))
         a = x.transpose(1, 2)
         kept = [a]  # the input of every layer
         for name, layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                weight = self._weight(w, name, layer)
-                if layer.bias is None:
-                    a = torch.bmm(weight, a)
-                else:
-                    a = torch.baddbmm(w[:, self.places[f"{name}.bias"], None], weight, a)
-            else:
+            if not isinstance(layer, nn.Linear):
                 a = layer(a)
+            elif layer.bias is None:
+                a = torch.bmm(_matrices(arrays, name, layer), a)
+            else:
+                bias = arrays[f"{name}.bias"][:, :, None]
+                a = torch.baddbmm(bias, _matrices(arrays, name, layer), a)
             kept.append(a)
         slope = self.loss_slope(a, y)  # of the loss, with respect to what the layer below gave
         if mask is None:
             slope /= x.shape[1]
         else:
-            slope *= (mask.to(slope) / mask.sum(1, keepdim=True).clamp(min=1))[:, None]
-        g = torch.empty_like(w)
+            slope *= mask[:, None]
+            slope /= mask.sum(1)[:, None, None]
+        g = {}
         for number in range(len(self.layers) - 1, -1, -1):
             name, layer = self.layers[number]
             if not isinstance(layer, nn.Linear):
-                slope *= SLOPES[type(layer)](kept[number + 1])
+                slope = SLOPES[type(layer)](slope, kept[number + 1])
                 continue
-            product = torch.bmm(slope, kept[number].transpose(1, 2))
-            g[:, self.places[f"{name}.weight"]] = product.flatten(1)
+            g[f"{name}.weight"] = torch.bmm(slope, kept[number].transpose(1, 2)).flatten(1)
             if layer.bias is not None:
-                g[:, self.places[f"{name}.bias"]] = slope.sum(2)
+                g[f"{name}.bias"] = slope.sum(2)
             if number:
-                slope = torch.bmm(self._weight(w, name, layer).transpose(1, 2), slope)
-        return g
+                slope = torch.bmm(_matrices(arrays, name, layer).transpose(1, 2), slope)
+        return torch.cat([g[name] for name in self.names], 1)
 
-    def _weight(self, w: Tensor, name: str, layer: nn.Linear) -> Tensor:
-        return w[:, self.places[f"{name}.weight"]].unflatten(1, layer.weight.shape)
+
+def _matrices(arrays: dict[str, Tensor], name: str, layer: nn.Linear) -> Tensor:
+    """The weights of a layer, (clients, out, in)."""
+    weight = arrays[f"{name}.weight"]
+    return weight.view(len(weight), layer.out_features, layer.in_features)
 
 
 def cross_entropy_slope(scores: Tensor, y: Tensor) -> Tensor:
     """softmax(scores) - one_hot(y): (clients, classes, rows), (clients, rows)."""
-    slope = scores.softmax(1)
-    return slope.scatter_add_(
-        1, y.long()[:, None], slope.new_full((1, 1, 1), -1).expand_as(y[:, None])
-    )
+    return scores.softmax(1).scatter_(1, y.long()[:, None], -1, reduce="add")
 
 
 def squared_error_slope(output: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .randomness import shuffles, stream, torch_stream
+from .randomness import count_up, shuffles, stream, torch_stream
 
 GATHER = 4_000_000  # bytes of examples that are brought together at once: what caches hold
 
@@ -309,21 +309,20 @@ class LocalData:
         if self.batch_size is None:
             yield from [self.all] * int(self.counts.max())
             return
-        x, y = self.examples.x, self.examples.y
+        if not int(self.counts.max()):
+            return
+        x, y, plan = self.examples.x, self.examples.y, self._plan
+        width = plan.rows.shape[1]
         per_row = x[0].numel() * x.element_size()
-        for steps in _chunks(self._plan, GATHER // max(1, per_row)):
-            sizes = [rows.numel() for rows, _ in steps]
-            rows = torch.cat([rows.flatten() for rows, _ in steps])  # one gather for many steps
-            pieces = zip(
-                x.index_select(0, rows).split(sizes),
-                y.index_select(0, rows).split(sizes),
-                steps,
-                strict=True,
-            )
-            for x_step, y_step, (where, mask) in pieces:
-                yield Batch(
-                    x_step.unflatten(0, where.shape), y_step.unflatten(0, where.shape), mask
-                )
+        for first, last in plan.chunks(GATHER // max(1, per_row * width)):
+            begin, end = plan.ends[first] - plan.active[first], plan.ends[last - 1]
+            rows = plan.rows[begin:end].flatten()  # one gather for many steps
+            x_chunk = x.index_select(0, rows).view(-1, width, *x.shape[1:])
+            y_chunk = y.index_select(0, rows).view(-1, width, *y.shape[1:])
+            for step in range(first, last):
+                here = slice(plan.ends[step] - plan.active[step] - begin, plan.ends[step] - begin)
+                mask = None if plan.full[step] else plan.mask[begin:end][here]
+                yield Batch(x_chunk[here], y_chunk[here], mask)
 
     @cached_property
     def _per_epoch(self) -> Tensor:
@@ -336,9 +335,9 @@ class LocalData:
         return min(self.batch_size or int(self.sizes.max()), int(self.examples.sizes.max()))
 
     @cached_property
-    def _plan(self) -> list[tuple[Tensor, Tensor | None]]:
-        """For every step, which rows of the table each active client visits, (active, width)."""
-        device, width, sizes = self.examples.x.device, self._width, self.sizes.numpy()
+    def _plan(self) -> _Plan:
+        """Which rows of the table each client visits in each of its mini-batches."""
+        width, sizes = self._width, self.sizes.numpy()
         counts, per_epoch = self.counts.numpy(), self._per_epoch.numpy()
         if (np.diff(counts) > 0).any():
             raise ValueError("expected the clients with more mini-batches first")
@@ -346,32 +345,43 @@ class LocalData:
         shuffled = shuffles(sizes, epochs, self.clients.numpy(), *self.key)
         shuffled += np.repeat(self.examples.starts[self.clients].numpy(), sizes * epochs)
         begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client in `shuffled`
-        plan: list[tuple[Tensor, Tensor | None]] = []
-        for step in range(int(counts[0])):
-            active = slice(0, int((counts > step).sum()))
-            n = sizes[active]
-            epoch, number = np.divmod(step, per_epoch[active])
-            begin = begins[active] + (self.first + epoch) * n + number * width
-            real = np.minimum(width, n - number * width)[:, None]
-            column = np.arange(width)
-            rows = torch.from_numpy(shuffled[begin[:, None] + column % real]).to(device)
-            full = bool((real == width).all())
-            plan.append((rows, None if full else torch.from_numpy(column < real).to(device)))
-        return plan
+        active = np.searchsorted(-counts, -np.arange(counts[0]))  # how many have more than 0, 1, ...
+        step, client = np.repeat(np.arange(counts[0]), active), count_up(active)
+        epoch, number = np.divmod(step, per_epoch[client])
+        begin = begins[client] + (self.first + epoch) * sizes[client] + number * width
+        real = np.minimum(width, sizes[client] - number * width)
+        column = np.arange(width)
+        places = begin[:, None] + column
+        short = real < width
+        places[short] = begin[short, None] + column % real[short, None]
+        ends = active.cumsum()
+        full = ~np.logical_or.reduceat(short, ends - active)
+        rows, mask = torch.from_numpy(shuffled[places]), torch.from_numpy(column < real[:, None])
+        device = self.examples.x.device
+        return _Plan(rows.to(device), mask.to(device), active.tolist(), ends.tolist(), full.tolist())
 
 
-def _chunks(plan: list[tuple[Tensor, Tensor | None]], most: int) -> Iterator[list]:
-    """Consecutive steps of a plan that together have no more rows than `most`, or single steps."""
-    chunk: list[tuple[Tensor, Tensor | None]] = []
-    total = 0
-    for step in plan:
-        if chunk and total + step[0].numel() > most:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(step)
-        total += step[0].numel()
-    if chunk:
-        yield chunk
+@dataclass(frozen=True)
+class _Plan:
+    """Mini-batches, step after step: in each those of the clients still at work, the first ones."""
+
+    rows: Tensor  # (mini-batches, width), of the table
+    mask: Tensor  # (mini-batches, width), False where a row only fills up
+    active: list[int]  # (steps,), clients at work
+    ends: list[int]  # (steps,), where each step's mini-batches end
+    full: list[bool]  # (steps,), whether no row only fills up
+
+    def chunks(self, most: int) -> Iterator[tuple[int, int]]:
+        """Consecutive steps (first, last + 1) that together have at most so many mini-batches, or
+        single steps.
+        """
+        first, total = 0, 0
+        for step, count in enumerate(self.active):
+            if total and total + count > most:
+                yield first, step
+                first, total = step, 0
+            total += count
+        yield first, len(self.active)
 
 
 def _some(items: Sequence, most: int = 5) -> str:

@@ -69,10 +69,10 @@ def shuffles(sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: i
         for number in key:
             name = _mix(name ^ _mix(np.uint64(number % 2**64)))
         names = np.repeat(_mix(name ^ _mix(clients.astype(np.uint64))), epochs)
-        epoch = _count_up(epochs)
+        epoch = count_up(epochs).astype(np.uint64)
         names = _mix(names + _mix(epoch))
         lengths = np.repeat(sizes, epochs)  # one segment for every client and epoch
-        row = _count_up(lengths)
+        row = count_up(lengths).astype(np.uint64)
         hashes = _mix(np.repeat(names, lengths) + row)
         # One 64-bit number per row - segment, hash, row - so that one plain sort does it all.
         row_bits = max(int(sizes.max()) - 1, 1).bit_length()
@@ -84,10 +84,10 @@ def shuffles(sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: i
     return (packed & np.uint64(2**row_bits - 1)).astype(np.int64)
 
 
-def _count_up(lengths: np.ndarray) -> np.ndarray:
+def count_up(lengths: np.ndarray) -> np.ndarray:
     """0, 1, ..., n - 1 for every n of `lengths`, one after the other."""
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return (np.arange(len(starts)) - starts).astype(np.uint64)
+    return np.arange(len(starts)) - starts
 
 
 def _mix(z: Any) -> Any:

@@ -33,20 +33,20 @@ def train(
     only: the coordinates that may move, (d,) bool; by default all.
     """
     direction = direction or model.gradient
-    state = optimiser.init(w)
+    state, done = optimiser.init(w), []
     for batch in data.batches():
-        at_work = slice(len(batch.x))  # clients with fewer mini-batches, the last rows, are done
-        now, *fixed = (v[at_work] for v in (w, *anchors))
-        old = tree(itemgetter(at_work), state)
-        new, moved = optimiser.step(now, direction(now, batch, *fixed), old)
+        if len(batch.x) < len(w):  # the clients in the last rows have had all their mini-batches
+            at_work = slice(len(batch.x))
+            done.append(w[len(batch.x) :])
+            w, *anchors = (v[at_work] for v in (w, *anchors))
+            state = tree(itemgetter(at_work), state)
+        new, state = optimiser.step(w, direction(w, batch, *anchors), state)
         if model.tracks:
-            networks = now.split(model.d, dim=-1)
+            networks = w.split(model.d, dim=-1)
             tracked = torch.cat([model.track(v, batch) for v in networks], dim=-1)
             new = torch.where(model.statistics.repeat(len(networks)), tracked, new)
-        if only is not None:
-            new = torch.where(only, new, now)
-        w, state = _put(new, w), tree(_put, moved, state)
-    return w
+        w = new if only is None else torch.where(only, new, w)
+    return torch.cat([w, *reversed(done)]) if done else w
 
 
 def proximal(model: Model, strength: float) -> Direction:
@@ -56,8 +56,3 @@ def proximal(model: Model, strength: float) -> Direction:
         return model.gradient(w, batch) + strength * (w - anchor)
 
     return direction
-
-
-def _put(rows: Tensor, into: Tensor) -> Tensor:
-    """Replace the first rows."""
-    return rows if len(rows) == len(into) else torch.cat([rows, into[len(rows) :]])
