@@ -52,7 +52,7 @@ class ChainGradient:
     ) -> ChainGradient | None:
         """None where the network is not such a chain, or the loss has no formula here."""
         layers = [(stage.name, FUNCTIONS.get(stage.layer, stage.layer)) for stage in stages or []]
-        arrays = [f"{n}.{p}" for n, layer in layers for p, _ in _arrays(layer)]
+        arrays = [f"{n}{p}" for n, layer in layers for p, _ in _arrays(layer)]
         known = all(type(layer) in (nn.Linear, *SLOPES) for _, layer in layers)
         if loss_slope is None or not known or sorted(arrays) != sorted(sizes):
             return None
@@ -72,7 +72,7 @@ class ChainGradient:
             elif layer.bias is None:
                 a = torch.bmm(_matrices(arrays, name, layer), a)
             else:
-                bias = arrays[f"{name}.bias"][:, :, None]
+                bias = arrays[f"{name}bias"][:, :, None]
                 a = torch.baddbmm(bias, _matrices(arrays, name, layer), a)
             kept.append(a)
         slope = self.loss_slope(a, y)  # of the loss, with respect to what the layer below gave
@@ -87,9 +87,9 @@ class ChainGradient:
             if not isinstance(layer, nn.Linear):
                 slope = SLOPES[type(layer)](slope, kept[number + 1])
                 continue
-            g[f"{name}.weight"] = torch.bmm(slope, kept[number].transpose(1, 2)).flatten(1)
+            g[f"{name}weight"] = torch.bmm(slope, kept[number].transpose(1, 2)).flatten(1)
             if layer.bias is not None:
-                g[f"{name}.bias"] = slope.sum(2)
+                g[f"{name}bias"] = slope.sum(2)
             if number:
                 slope = torch.bmm(_matrices(arrays, name, layer).transpose(1, 2), slope)
         return torch.cat([g[name] for name in self.names], 1)
@@ -97,7 +97,7 @@ class ChainGradient:
 
 def _matrices(arrays: dict[str, Tensor], name: str, layer: nn.Linear) -> Tensor:
     """The weights of a layer, (clients, out, in)."""
-    weight = arrays[f"{name}.weight"]
+    weight = arrays[f"{name}weight"]
     return weight.view(len(weight), layer.out_features, layer.in_features)
 
 

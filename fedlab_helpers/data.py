@@ -108,6 +108,21 @@ class Examples:
         """The examples of some clients."""
         return Examples.stack([self[int(k)] for k in clients])
 
+    @cached_property
+    def renumbered(self) -> tuple[Tensor, Examples]:
+        """For x that number something, such as items: which of these each client has, (clients,
+        most), filled up by starting over, and the same examples with x as places in that row.
+        """
+        x, most = self.x.long(), int(self.x.max()) + 1
+        owner = torch.arange(len(self), device=x.device).repeat_interleave(self.sizes.to(x.device))
+        owner = owner.view(-1, *[1] * (x.ndim - 1))
+        found, place = (owner * most + x).unique(return_inverse=True)
+        counts = (found // most).bincount(minlength=len(self))
+        starts = counts.cumsum(0) - counts
+        column = torch.arange(int(counts.max()), device=x.device)
+        rows = found[starts[:, None] + column % counts[:, None]] % most
+        return rows, self._replace(place - starts[owner], self.y)
+
     def to(self, device: str | torch.device) -> Examples:
         """The same examples on another device."""
         return self._replace(self.x.to(device), self.y.to(device))
@@ -263,6 +278,13 @@ class LocalData:
         """All training examples of every client at once."""
         return self.examples.batch(self.clients)
 
+    def renumbered(self) -> tuple[Tensor, LocalData]:
+        """For x that number something: which of these each client has, (clients, most), and the
+        same data with x as places in that row.
+        """
+        rows, examples = self.examples.renumbered
+        return rows[self.clients.to(rows.device)], replace(self, examples=examples)
+
     @cached_property
     def sizes(self) -> Tensor:
         """n_k, (clients,)."""
@@ -327,17 +349,17 @@ class LocalData:
     @cached_property
     def _per_epoch(self) -> Tensor:
         """Mini-batches in one epoch, (clients,)."""
-        return -(-self.sizes // self._width)
+        return -(-self.sizes // self.width)
 
     @cached_property
-    def _width(self) -> int:
-        """Rows of a mini-batch."""
+    def width(self) -> int:
+        """Examples in a mini-batch."""
         return min(self.batch_size or int(self.sizes.max()), int(self.examples.sizes.max()))
 
     @cached_property
     def _plan(self) -> _Plan:
         """Which rows of the table each client visits in each of its mini-batches."""
-        width, sizes = self._width, self.sizes.numpy()
+        width, sizes = self.width, self.sizes.numpy()
         counts, per_epoch = self.counts.numpy(), self._per_epoch.numpy()
         if (np.diff(counts) > 0).any():
             raise ValueError("expected the clients with more mini-batches first")
@@ -345,7 +367,9 @@ class LocalData:
         shuffled = shuffles(sizes, epochs, self.clients.numpy(), *self.key)
         shuffled += np.repeat(self.examples.starts[self.clients].numpy(), sizes * epochs)
         begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client in `shuffled`
-        active = np.searchsorted(-counts, -np.arange(counts[0]))  # how many have more than 0, 1, ...
+        active = np.searchsorted(
+            -counts, -np.arange(counts[0])
+        )  # how many have more than 0, 1, ...
         step, client = np.repeat(np.arange(counts[0]), active), count_up(active)
         epoch, number = np.divmod(step, per_epoch[client])
         begin = begins[client] + (self.first + epoch) * sizes[client] + number * width
@@ -358,7 +382,9 @@ class LocalData:
         full = ~np.logical_or.reduceat(short, ends - active)
         rows, mask = torch.from_numpy(shuffled[places]), torch.from_numpy(column < real[:, None])
         device = self.examples.x.device
-        return _Plan(rows.to(device), mask.to(device), active.tolist(), ends.tolist(), full.tolist())
+        return _Plan(
+            rows.to(device), mask.to(device), active.tolist(), ends.tolist(), full.tolist()
+        )
 
 
 @dataclass(frozen=True)

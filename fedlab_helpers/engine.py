@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 from .algorithms.base import Cohort, FedAvg
 from .data import Federation
 from .model import Model, Score
-from .randomness import global_stream, torch_stream
+from .randomness import torch_stream
 from .schedule import Arrivals, Schedule, Synchronous
 from .states import State, leaves, tree
+from .workers import Workers, share_out
 
 
 class Diverged(ArithmeticError):
@@ -111,35 +112,65 @@ class Group:
     model: Model
     members: Tensor  # (members,) client numbers, ascending
     server: State
-    clients: State  # every tensor (members, ...)
+    kept: State  # what clients keep; row 0 belongs to all that have not trained yet
+    place: Tensor  # (members,) in which row of `kept`
     past: list[State]  # what the server knew; past[-1 - s] is s server steps old
-    seen: Tensor  # (members,) who has trained
 
     @classmethod
     def start(cls, algorithm: FedAvg, model: Model, members: Sequence[int], seed: int) -> Group:
         """Before the first round."""
         server, client = algorithm.init(model, seed)
         rows = torch.as_tensor(sorted(members))
-        clients = tree(lambda v: v.expand(len(rows), *v.shape).clone(), client)
-        seen = torch.zeros(len(rows), dtype=torch.bool)
-        return cls(model, rows, server, clients, [server], seen)
+        kept = tree(lambda v: v[None], client)
+        return cls(model, rows, server, kept, torch.zeros_like(rows), [server])
 
     def go_on(self, old: Group) -> Group:
         """The states of an earlier run, for this one. Raises ValueError where they do not fit."""
-        shapes = [[v.shape for v in leaves((g.server, g.clients))] for g in (self, old)]
+        shapes = [
+            ([v.shape for v in leaves(g.server)], [v.shape[1:] for v in leaves(g.kept)])
+            for g in (self, old)
+        ]
         if shapes[0] != shapes[1] or not torch.equal(self.members, old.members):
             raise ValueError(
                 "expected a run of the same algorithm, networks and clients to start from, but "
                 f"its states have the shapes {shapes[1]} and not {shapes[0]}"
             )
-        kept = tree(torch.clone, old.clients)
-        return replace(
-            self, server=old.server, clients=kept, past=[old.server], seen=old.seen.clone()
-        )
+        kept, place = tree(torch.clone, old.kept), old.place.clone()
+        return replace(self, server=old.server, kept=kept, place=place, past=[old.server])
+
+    @property
+    def clients(self) -> State:
+        """What all clients keep, every tensor (members, ...)."""
+        return self.states(self.members)
+
+    @property
+    def seen(self) -> Tensor:
+        """Who has trained, (members,) bool."""
+        return self.place > 0
 
     def rows(self, clients: Tensor) -> Tensor:
-        """Where the states of these clients are."""
+        """Where among the members these clients are."""
         return torch.searchsorted(self.members, clients)
+
+    def states(self, clients: Tensor) -> State:
+        """What these clients keep, every tensor (clients, ...)."""
+        place = self.place[self.rows(clients)]
+        return tree(lambda v: v[place.to(v.device)], self.kept)
+
+    def keep(self, clients: Tensor, states: State) -> None:
+        """Store what these clients keep from now on."""
+        rows = self.rows(clients)
+        new = rows[self.place[rows] == 0]
+        first = int(self.place.max()) + 1
+        self.place[new] = torch.arange(first, first + len(new))
+        place = self.place[rows]
+
+        def store(v: Tensor, rows: Tensor) -> Tensor:
+            more = v.new_empty(first + len(new) - len(v), *v.shape[1:])
+            v = torch.cat([v, more]) if len(more) else v
+            return v.index_copy_(0, place.to(v.device), rows)
+
+        self.kept = tree(store, self.kept, states)
 
     def messages(self, algorithm: FedAvg, clients: Tensor, staleness: Tensor) -> State:
         """What these clients were sent, so many server steps ago: every tensor (clients, ...)."""
@@ -148,10 +179,6 @@ class Group:
         each = zip(clients, staleness.tolist(), strict=True)
         rows = [algorithm.address(self.model, self.past[-1 - s], k[None]) for k, s in each]
         return tree(lambda *parts: torch.cat(parts), *rows)
-
-    def states(self, clients: Tensor) -> State:
-        """What these clients keep, every tensor (clients, ...)."""
-        return tree(lambda v: v[self.rows(clients).to(v.device)], self.clients)
 
 
 def simulate(
@@ -166,7 +193,7 @@ def simulate(
     evaluate_every: int | None = None,
     device: str | torch.device | None = None,
     block: int = 500,
-    threads: int = 1,
+    threads: int = 2,
     checkpoint: str | os.PathLike | None = None,
     progress: bool = True,
     report: Callable[[History], None] = lambda history: None,
@@ -180,8 +207,8 @@ def simulate(
     evaluate_every: rounds between evaluations; by default only the last round is evaluated.
     device: where to compute; by default where the data are.
     block: how many clients to compute at once; fewer need less memory and give the same numbers.
-    threads: of torch, while this runs. The products of small networks gain nothing from a second
-        one, and lose much where the machine is busy.
+    threads: how many compute at the same time: blocks of clients where the network is stacked,
+        inside torch's operations where clients come one after the other.
     checkpoint: a file to save to at every evaluation; where it exists, the run goes on from there.
     progress: show a bar once a run takes longer than two seconds.
     report: called with the History after every evaluation.
@@ -210,7 +237,8 @@ def simulate(
     participants = torch.tensor([k for k in range(len(federation)) if k not in set(held)])
     if not len(participants):
         raise ValueError("expected at least one client to train, but all are held out")
-    everyone = Data(algorithm, federation, seed, block, len(participants))
+    workers = Workers(threads, [network for network, _ in pairs])
+    everyone = Data(algorithm, federation, seed, block, len(participants), workers)
     trainers, up, down = everyone, 0, 0
     groups = [Group.start(algorithm, network, members, seed) for network, members in pairs]
     if start is not None:
@@ -219,7 +247,7 @@ def simulate(
         if len(pairs) > 1:
             raise ValueError(f"expected one network where all data are pooled, got {len(pairs)}")
         pool = federation.select(participants).pool()
-        trainers = Data(algorithm, pool, seed, block, 1)
+        trainers = Data(algorithm, pool, seed, block, 1, workers)
         up = pool.train.x.numel() + pool.train.y.numel()
         down = _count(algorithm.address(groups[0].model, groups[0].server, participants))
         participants = torch.tensor([0])
@@ -241,7 +269,7 @@ def simulate(
         unit="round",
         **({} if progress else {"disable": True}),  # by default as TQDM_DISABLE says
     )
-    with bar, torch.no_grad(), _torch_threads(threads):
+    with bar, torch.no_grad(), workers:
         for round, arrivals in enumerate(schedule.arrivals(len(participants), seed), start=1):
             if round > rounds:
                 break
@@ -277,16 +305,28 @@ class Data:
     seed: int
     block: int
     population: int  # how many clients take part in training
+    workers: Workers
 
     def local(self, clients: Tensor, round: int) -> Any:
         """The local data of some clients in one round."""
         a = self.algorithm
         return self.federation.local(clients, a.batch_size, a.epochs, self.seed, round, a.steps)
 
-    def blocks(self, clients: Tensor) -> list[Tensor]:
-        """Where in `clients` the blocks are that compute together, the larger clients first."""
+    def map(
+        self, f: Callable[[Tensor], Any], clients: Tensor, model: Model, round: int
+    ) -> list[tuple[Tensor, Any]]:
+        """Blocks of clients, and f(block) of each: (where in `clients`, result)."""
         order = self.federation.sizes[clients].argsort(descending=True, stable=True)
-        return list(order.split(self.block))
+        local = self.local(clients[order], round)
+        widths = local.width * model.d
+        sizes = [
+            size
+            for part in share_out(local.counts, widths, self.workers.count)
+            for size in _portions(part, self.block)
+        ]
+        places = list(order.split(sizes))
+        with self.workers.reproducible(self.seed, round):
+            return list(zip(places, self.workers.map(f, [clients[p] for p in places]), strict=True))
 
 
 def run_round(groups: list[Group], data: Data, arrivals: Arrivals, round: int) -> tuple[int, int]:
@@ -325,35 +365,38 @@ def run_round(groups: list[Group], data: Data, arrivals: Arrivals, round: int) -
 
 def train_cohort(group: Group, cohort: Cohort, data: Data, round: int) -> tuple[State, int]:
     """`client_update` for all of a cohort -> uploads (cohort, ...), and how many numbers it got."""
-    uploads, down, places = [], 0, data.blocks(cohort.clients)
-    for place in places:
-        clients = cohort.clients[place]
-        server = group.messages(data.algorithm, clients, cohort.staleness[place])
-        down += _count(server)
-        with global_stream("dropout", data.seed, round):
-            upload, kept = data.algorithm.client_update(
-                group.model, server, group.states(clients), data.local(clients, round)
-            )
+    staleness = torch.zeros(len(data.federation), dtype=torch.long)
+    staleness[cohort.clients] = cohort.staleness
+
+    def work(clients: Tensor) -> tuple[int, State, State]:
+        server = group.messages(data.algorithm, clients, staleness[clients])
+        upload, kept = data.algorithm.client_update(
+            group.model, server, group.states(clients), data.local(clients, round)
+        )
         _check_finite((upload, kept), clients, data.federation, round)
-        rows = group.rows(clients)
-        tree(lambda v, new, r=rows: v.index_copy_(0, r.to(v.device), new), group.clients, kept)
-        group.seen[rows] = True
-        uploads.append(upload)
-    back = torch.cat(places).argsort()
-    return tree(lambda *parts: torch.cat(parts)[back.to(parts[0].device)], *uploads), down
+        return _count(server), upload, kept
+
+    places, results = zip(*data.map(work, cohort.clients, group.model, round), strict=True)
+    downs, uploads, states = zip(*results, strict=True)
+    back = torch.cat(places)
+    group.keep(cohort.clients[back], tree(lambda *v: torch.cat(v), *states))
+    order = back.argsort()
+    return tree(lambda *v: torch.cat(v)[order.to(v[0].device)], *uploads), sum(downs)
 
 
 def finish(group: Group, data: Data, round: int) -> None:
     """Let the clients that have trained do what they do when training is over."""
     members = group.members[group.seen]
-    if not leaves(group.clients) or data.algorithm.pooled or not len(members):
+    if not leaves(group.kept) or data.algorithm.pooled or not len(members):
         return
-    for place in data.blocks(members):
-        clients = members[place]
+
+    def work(clients: Tensor) -> State:
         server = data.algorithm.address(group.model, group.server, clients)
-        local, rows = data.local(clients, round), group.rows(clients)
-        kept = data.algorithm.finish(group.model, server, group.states(clients), local)
-        tree(lambda v, new, r=rows: v.index_copy_(0, r.to(v.device), new), group.clients, kept)
+        local = data.local(clients, round)
+        return data.algorithm.finish(group.model, server, group.states(clients), local)
+
+    for place, kept in data.map(work, members, group.model, round):
+        group.keep(members[place], kept)
 
 
 def score_clients(groups: list[Group], data: Data, round: int) -> tuple[Tensor, Tensor]:
@@ -361,41 +404,35 @@ def score_clients(groups: list[Group], data: Data, round: int) -> tuple[Tensor, 
 
     Clients that have not trained yet are welcomed first; what they learn by it is not kept.
     """
-    algorithm, federation = data.algorithm, data.federation
-    scores = torch.full((2, len(federation)), float("nan"), dtype=torch.float64)
+    algorithm = data.algorithm
+    scores = torch.full((2, len(data.federation)), float("nan"), dtype=torch.float64)
     for group in groups:
-        model, seen = group.model, group.seen
-        parts = (
-            (group.members[seen], group.members[~seen])
-            if leaves(group.clients)
-            else [group.members]
-        )
-        for members in parts:
-            for place in data.blocks(members) if len(members) else []:
-                clients = members[place]
-                server = algorithm.address(model, group.server, clients)
-                local, kept = data.local(clients, round), group.states(clients)
-                with global_stream("dropout", data.seed, round):
-                    if not seen[group.rows(clients)].any():
-                        kept = algorithm.welcome(model, server, kept, local)
-                    before = algorithm.receive(model, server, kept)
-                    after = algorithm.personalise(model, server, kept, local)
-                test = federation.test.batch(clients)
-                for which, w in enumerate((before, after)):
-                    output = algorithm.predict(model, w, test.x)
-                    scores[which, clients] = model.example_score(output, *test[1:]).double().cpu()
+        model = group.model
+        newcomers = ~group.seen if leaves(group.kept) else torch.zeros_like(group.seen)
+
+        def work(clients: Tensor, welcome: bool, group: Group = group) -> list[Tensor]:
+            model = group.model
+            server = algorithm.address(model, group.server, clients)
+            local, kept = data.local(clients, round), group.states(clients)
+            if welcome:
+                kept = algorithm.welcome(model, server, kept, local)
+            before = algorithm.receive(model, server, kept)
+            after = algorithm.personalise(model, server, kept, local)
+            test = data.federation.test.batch(clients)
+            outputs = [algorithm.predict(model, w, test.x) for w in (before, after)]
+            return [model.example_score(o, test.y, test.mask).double().cpu() for o in outputs]
+
+        for welcome, who in ((False, ~newcomers), (True, newcomers)):
+            members = group.members[who]
+            if len(members):
+                for place, both in data.map(partial(work, welcome=welcome), members, model, round):
+                    scores[:, members[place]] = torch.stack(both)
     return scores[0], scores[1]
 
 
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads, then with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _portions(total: int, most: int) -> list[int]:
+    """As few numbers of at most so much as add up to the total."""
+    return [min(most, total - begun) for begun in range(0, total, most)]
 
 
 def _count(state: State) -> int:
@@ -443,7 +480,7 @@ def _check_outputs(model: Model, federation: Federation) -> None:
 def _check_finite(states: State, clients: Tensor, federation: Federation, round: int) -> None:
     """Raises Diverged at the first client that computed NaN or infinity."""
     for v in leaves(states):
-        if v.is_floating_point() and not v.isfinite().all():
+        if v.is_floating_point() and not v.sum().isfinite() and not v.isfinite().all():
             wrong = clients[(~v.isfinite()).reshape(len(v), -1).any(1).cpu()].tolist()
             raise Diverged(
                 f"round {round}: the parameters of client {wrong[0]} "
@@ -455,7 +492,7 @@ def _check_finite(states: State, clients: Tensor, federation: Federation, round:
 
 def _save(path: str | os.PathLike, settings: str, history: History, counts: tuple) -> None:
     """Write beside the file first: a run killed while saving loses nothing."""
-    kept = [(g.server, g.clients, g.past, g.seen) for g in history.groups]
+    kept = [(g.server, g.kept, g.place, g.past) for g in history.groups]
     curves = {name: getattr(history, name) for name in _CURVES}
     beside = Path(f"{os.fspath(path)}.new")
     torch.save({"settings": settings, "counts": counts, "groups": kept, "curves": curves}, beside)
@@ -471,7 +508,7 @@ def _load(path: str | os.PathLike, settings: str, history: History) -> tuple[int
             f"found {saved['settings']}; give this run a file of its own, or delete that one"
         )
     for group, kept in zip(history.groups, saved["groups"], strict=True):
-        group.server, group.clients, group.past, group.seen = kept
+        group.server, group.kept, group.place, group.past = kept
     for name in _CURVES:
         setattr(history, name, saved["curves"][name])
     return saved["counts"]

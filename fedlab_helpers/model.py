@@ -140,6 +140,7 @@ class Model:
         }
         self.fixed = {n: v.detach() for n, v in everything.items() if n not in inside}
         self.tracks = bool(tracked)
+        self._with_rows: dict[tuple[str, int], Model] = {}
         sizes = dict(zip(self.shapes, self.sizes, strict=True))
         self._formula = (
             closed_form.ChainGradient.of(self.stages, sizes, SLOPES.get(loss))
@@ -151,6 +152,12 @@ class Model:
     def d(self) -> int:
         """Number of parameters."""
         return sum(self.sizes)
+
+    @property
+    def shareable(self) -> bool:
+        """Whether several threads may compute with it at once: no layer draws or is patched."""
+        draws = any(isinstance(layer, nn.Dropout) for layer in self.learning.modules())
+        return self.backend == "stacked" and not draws
 
     def init(self, *seed: int) -> Tensor:
         """Freshly drawn parameters, (d,)."""
@@ -214,6 +221,21 @@ class Model:
                 f"{type(self.learning).__name__}; write it as those in fedlab_helpers.networks"
             )
         return Model(lambda: self.build().get_submodule("body")).to(self._device)
+
+    def with_rows(self, name: str, rows: int) -> Model:
+        """The same network with only so many rows in the array of this name, as in an embedding."""
+        if (name, rows) not in self._with_rows:
+
+            def build() -> nn.Module:
+                network = self.build()
+                layer, _, part = name.rpartition(".")
+                values = network.get_parameter(name)[:rows].detach()
+                setattr(network.get_submodule(layer), part, nn.Parameter(values))
+                return network
+
+            small = Model(build, self.example_loss, self.example_score, self.backend)
+            self._with_rows[name, rows] = small.to(self._device)
+        return self._with_rows[name, rows]
 
     def score(self, w: Tensor, batch: Batch) -> Tensor:
         """The score (for classifiers by default: accuracy) of every client, (clients,)."""

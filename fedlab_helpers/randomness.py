@@ -4,6 +4,7 @@ A client's mini-batches are therefore the same whoever else takes part, in whate
 whatever engine; and a run repeated with its seed is the same run.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,21 +39,27 @@ def torch_stream(purpose: str, *key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(stream(purpose, *key).integers(2**63)))
 
 
+_GLOBAL = threading.RLock()
+
+
 @contextmanager
 def global_stream(purpose: str, *key: int) -> Iterator[None]:
-    """For code that draws from torch's global generators: initial weights, dropout."""
-    seed = int(stream(purpose, *key).integers(2**63))
-    generators = [torch.default_generator]
-    if torch.cuda.is_initialized():
-        generators += torch.cuda.default_generators
-    before = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, before, strict=True):
-            generator.set_state(state)
+    """For code that draws from torch's global generators: initial weights, dropout. One thread at
+    a time.
+    """
+    with _GLOBAL:
+        seed = int(stream(purpose, *key).integers(2**63))
+        generators = [torch.default_generator]
+        if torch.cuda.is_initialized():
+            generators += torch.cuda.default_generators
+        before = [generator.get_state() for generator in generators]
+        for generator in generators:
+            generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
 
 
 def shuffles(sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: int) -> np.ndarray:

@@ -20,7 +20,9 @@ Values = dict[str, Tensor]  # the named arrays of a network, each with a leading
 
 @dataclass(frozen=True)
 class Stage:
-    """One layer of a chain: its name, and the module or function that it applies."""
+    """One layer of a chain: what its arrays' names begin with ("body.0."; nothing where it is the
+    whole network), and the module or function that it applies.
+    """
 
     name: str
     layer: Any
@@ -32,6 +34,8 @@ def chain(network: nn.Module) -> list[Stage] | None:
 
     The network's own `forward` is traced, so subclasses of nn.Module are as good as nn.Sequential.
     """
+    if type(network) in RULES and _known(network):
+        return [Stage("", network)]
     try:
         graph = _Tracer().trace(network)
     except Exception:  # torch.fx gives up in many ways, each of which means: not a plain chain
@@ -47,7 +51,7 @@ def chain(network: nn.Module) -> list[Stage] | None:
         if not node.args or node.args[0] is not previous or node.all_input_nodes != [previous]:
             return None
         if node.op == "call_module" and len(node.args) == 1 and not node.kwargs:
-            stages.append(Stage(str(node.target), network.get_submodule(str(node.target))))
+            stages.append(Stage(f"{node.target}.", network.get_submodule(str(node.target))))
         elif node.op == "call_function" and node.target in FUNCTIONS and not node.kwargs:
             stages.append(Stage(node.name, node.target, node.args[1:]))
         elif node.op == "call_method" and node.target in METHODS and not node.kwargs:
@@ -97,21 +101,21 @@ def _per_channel(v: Tensor, x: Tensor) -> Tensor:
 
 
 def _linear(layer: nn.Linear, name: str, values: Values, x: Tensor, training: bool) -> Tensor:
-    weight = values[f"{name}.weight"].transpose(1, 2)
+    weight = values[f"{name}weight"].transpose(1, 2)
     rows = x if x.ndim == 3 else x.flatten(1, -2)
     if layer.bias is None:
         y = torch.bmm(rows, weight)
     else:
-        y = torch.baddbmm(values[f"{name}.bias"][:, None], rows, weight)
+        y = torch.baddbmm(values[f"{name}bias"][:, None], rows, weight)
     return y if x.ndim == 3 else y.unflatten(1, x.shape[1:-1])
 
 
 def _conv2d(layer: nn.Conv2d, name: str, values: Values, x: Tensor, training: bool) -> Tensor:
     clients = x.shape[0]
-    bias = values[f"{name}.bias"].flatten() if layer.bias is not None else None
+    bias = values[f"{name}bias"].flatten() if layer.bias is not None else None
     y = F.conv2d(
         x.transpose(0, 1).flatten(1, 2),  # (rows, clients * channels, height, width)
-        values[f"{name}.weight"].flatten(0, 1),
+        values[f"{name}weight"].flatten(0, 1),
         bias,
         layer.stride,
         layer.padding,
@@ -128,10 +132,10 @@ def _batch_norm(layer: Any, name: str, values: Values, x: Tensor, training: bool
         if layer.running_mean is not None:
             n = rows.shape[2]
             for part, new in (("mean", mean), ("var", var * n / max(n - 1, 1))):
-                old = values[f"{name}.running_{part}"].detach()
-                values[f"{name}.running_{part}"] = torch.lerp(old, new.detach(), layer.momentum)
+                old = values[f"{name}running_{part}"].detach()
+                values[f"{name}running_{part}"] = torch.lerp(old, new.detach(), layer.momentum)
     else:
-        mean, var = (values[f"{name}.running_{part}"].detach() for part in ("mean", "var"))
+        mean, var = (values[f"{name}running_{part}"].detach() for part in ("mean", "var"))
     x = (x - _per_channel(mean, x)) * _per_channel((var + layer.eps).rsqrt(), x)
     return _affine(layer, name, values, x)
 
@@ -146,7 +150,7 @@ def _group_norm(
 def _affine(layer: Any, name: str, values: Values, x: Tensor) -> Tensor:
     if not layer.affine:
         return x
-    scale, shift = values[f"{name}.weight"], values[f"{name}.bias"]
+    scale, shift = values[f"{name}weight"], values[f"{name}bias"]
     return x * _per_channel(scale, x) + _per_channel(shift, x)
 
 
@@ -156,14 +160,14 @@ def _layer_norm(
     x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     for part, combine in (("weight", torch.mul), ("bias", torch.add)):
         if getattr(layer, part) is not None:
-            v = values[f"{name}.{part}"]
+            v = values[f"{name}{part}"]
             gap = x.ndim - v.ndim
             x = combine(x, v.reshape(v.shape[0], *[1] * gap, *v.shape[1:]))
     return x
 
 
 def _embedding(layer: nn.Embedding, name: str, values: Values, x: Tensor, training: bool) -> Tensor:
-    table = values[f"{name}.weight"]
+    table = values[f"{name}weight"]
     client = torch.arange(len(table), device=x.device).view(-1, *[1] * (x.ndim - 1))
     return table[client, x]
 
@@ -191,7 +195,7 @@ def _untied(stages: list[Stage], network: nn.Module) -> bool:
     names = {name for name, _ in network.named_parameters()}
     layers = [(s.name, s.layer) for s in stages if isinstance(s.layer, nn.Module)]
     return all(
-        f"{name}.{part}" in names for name, layer in layers for part, _ in layer.named_parameters()
+        f"{name}{part}" in names for name, layer in layers for part, _ in layer.named_parameters()
     )
 
 

@@ -38,7 +38,7 @@ def train(
         if len(batch.x) < len(w):  # the clients in the last rows have had all their mini-batches
             at_work = slice(len(batch.x))
             done.append(w[len(batch.x) :])
-            w, *anchors = (v[at_work] for v in (w, *anchors))
+            w, anchors = w[at_work], tuple(v[at_work] for v in anchors)
             state = tree(itemgetter(at_work), state)
         new, state = optimiser.step(w, direction(w, batch, *anchors), state)
         if model.tracks:

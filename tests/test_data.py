@@ -305,3 +305,25 @@ def test_all_is_every_training_example():
     assert data.all.y[1][data.all.mask[1]].tolist() == numbered()[2][1].tolist()
     close(data.sizes, torch.tensor([9, 3]))
     assert len(data) == 2
+
+
+# Numbers of things -------------------------------------------------------------------------------
+
+
+def test_items_are_renumbered_by_client():
+    x = torch.tensor([[7], [3], [7], [9], [3], [0]])
+    rows, examples = Examples(x, torch.zeros(6), [4, 2]).renumbered
+    assert rows.tolist() == [[3, 7, 9], [0, 3, 0]]
+    assert examples.x.tolist() == [[1], [0], [1], [2], [1], [0]]
+    owner = torch.tensor([0, 0, 0, 0, 1, 1])
+    assert torch.equal(rows[owner, examples.x[:, 0]], x[:, 0])
+
+
+def test_local_data_are_renumbered_in_the_order_of_their_clients():
+    x = torch.tensor([5, 6, 6, 2])
+    data = LocalData(Examples(x, x.double(), [1, 3]), torch.tensor([1, 0]), None, 1, None, (0, 0))
+    rows, renumbered = data.renumbered()
+    assert rows.tolist() == [[2, 6], [5, 5]]
+    for row, numbers in enumerate(renumbered.all.x):
+        real = slice(None) if renumbered.all.mask is None else renumbered.all.mask[row]
+        assert rows[row, numbers][real].tolist() == renumbered.all.y[row][real].tolist()

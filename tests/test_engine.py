@@ -334,3 +334,10 @@ def test_a_run_cannot_go_on_from_one_of_another_algorithm():
     first = simulate(FedAvg(), model, federation, 1)
     with pytest.raises(ValueError, match="same algorithm, networks and clients"):
         simulate(Ditto(), model, federation, 1, start=first)
+
+
+def test_only_clients_that_have_trained_take_room():
+    history = run(Local(epochs=1), rounds=2, schedule=Synchronous(0.2))
+    (group,) = history.groups
+    assert len(group.kept) == 1 + int(group.seen.sum()) < 1 + len(group.members)
+    close(group.clients[~group.seen], group.kept[:1].expand((~group.seen).sum(), -1))

@@ -320,7 +320,9 @@ def test_there_is_nothing_to_hold_on_to_in_a_first_run():
 
 def test_pfedrec_with_nothing_personal_is_fedavg_in_which_clients_count_alike():
     algorithm = PFedRec(personal=(), items="body.0.weight", item_lr=0.2, **PLAIN)
-    close(server(algorithm), server(EvenFedAvg(**PLAIN)))
+    table, shared = server(algorithm)
+    everything = algorithm.join(classifier(), table, shared, shared[:0])
+    close(everything, server(EvenFedAvg(**PLAIN)))
 
 
 def test_the_median_of_equals_is_what_they_are():

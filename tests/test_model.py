@@ -322,3 +322,12 @@ def test_scores_count_what_they_say_of_real_examples_only():
 
 def test_a_lower_error_is_better():
     assert (accuracy.higher_is_better, rmse.higher_is_better) == (True, False)
+
+
+def test_a_table_with_fewer_rows():
+    model = Model(lambda: nn.Sequential(nn.Embedding(9, 2), nn.Linear(2, 1)))
+    small = model.with_rows("0.weight", 4)
+    assert dict(small.shapes) == {**model.shapes, "0.weight": (4, 2)}
+    assert small is model.with_rows("0.weight", 4)
+    assert model.shapes["0.weight"] == (9, 2)
+    assert small(small.init(0), torch.tensor([3, 0])).shape == (2, 1)

@@ -144,10 +144,10 @@ def test_the_right_film_is_ranked_last_among_equals(films):
     model = fl.Model(lambda: recommender.Scores(250), fl.binary_cross_entropy, fl.binary_accuracy)
     history = fl.simulate(recommender.OwnItems(), model, data, rounds=1, progress=False)
     (group,) = history.groups
-    group.server = torch.zeros_like(group.server)
+    group.server = fl.states.tree(torch.zeros_like, group.server)
     assert (recommender.ranks(history, candidates, own_items=False) == 100).all()
-    group.server[candidates[0, 1, 0] * recommender.WIDTH] = 1.0
-    group.clients[0][0] = model.split(model.init(0), "score.*")[1].abs()
+    group.server[0][candidates[0, 1, 0], 0] = 1.0
+    group.kept[0][group.place[0]] = model.split(model.init(0), "score.*")[1].abs()
     assert recommender.ranks(history, candidates, own_items=False)[1, 0] == 1
 
 

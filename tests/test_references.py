@@ -388,7 +388,7 @@ def test_pfedrec_steps_with_its_score_first_and_then_with_the_items():
         scores.append(torch.cat([p.detach().flatten() for p in net.score.parameters()]))
     history = simulate(algorithm, model, federation, 1, **EVERYBODY)
     (group,) = history.groups
-    close(group.server.view(4, 2), start["items.weight"] + moved / 2)
+    close(group.server[0], start["items.weight"] + moved / 2)
     close(group.clients, torch.stack(scores))
     assert history.sent_up == [(1 + 2) * 3]  # items 0 and 2, or 2 alone: two numbers and a name
 

@@ -180,7 +180,10 @@ def test_a_layer_used_twice_has_one_weight():
 
 
 def test_a_chain_is_recognised_by_its_forward_pass():
-    assert [stage.name for stage in chain(Personalised())] == ["shared_layer", "personalized_layer"]
+    assert [stage.name for stage in chain(Personalised())] == [
+        "shared_layer.",
+        "personalized_layer.",
+    ]
 
 
 def tied():
@@ -248,3 +251,8 @@ def test_what_is_no_chain_of_known_layers_is_left_to_the_other_backends(build):
 )
 def test_a_network_that_fills_the_machine_alone_is_heavy(network, heavy):
     assert is_heavy(chain(network), network) == heavy
+
+
+def test_a_layer_is_a_chain_of_itself():
+    (stage,) = chain(nn.Linear(4, 3))
+    assert stage.name == ""

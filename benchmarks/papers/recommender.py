@@ -13,7 +13,7 @@ there is no published number.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -46,16 +46,23 @@ class Implicit(fl.Federation):
     """Users who rated some items; every round sees other items that they did not rate."""
 
     unrated: tuple[np.ndarray, ...] = ()  # item numbers, for every user
+    drawn: dict[tuple[int, int], fl.Examples] = field(default_factory=dict, repr=False)
 
     def local(self, clients, batch_size, epochs, seed, round, steps=None):
+        if (seed, round) not in self.drawn:
+            self.drawn.clear()
+            self.drawn[seed, round] = self.with_negatives(seed, round)
+        examples = self.drawn[seed, round]
+        return LocalData(examples, clients, batch_size, epochs, steps, (seed, round))
+
+    def with_negatives(self, seed: int, round: int) -> fl.Examples:
+        """Everybody's examples of one round."""
         parts = []
         for k, items in enumerate(self.unrated):
             (x, y), rng = self.train[k], stream("client noise", seed, round, k)
             drawn = torch.from_numpy(rng.choice(items, NEGATIVES * len(y)))
             parts.append((torch.cat([x, drawn[:, None]]), torch.cat([y, y.new_zeros(len(drawn))])))
-        examples = fl.Examples.stack([parts[k] for k in clients.tolist()])
-        rows = torch.arange(len(clients))
-        return LocalData(examples, rows, batch_size, epochs, steps, (seed, round))
+        return fl.Examples.stack(parts)
 
 
 def federation(table: pd.DataFrame, seed: int) -> tuple[Implicit, Tensor]:
@@ -94,15 +101,17 @@ class OwnItems(fl.PFedRec):
         return server, (personal, server)
 
     def client_update(self, model, server, client, data):
-        move, personal = super().client_update(model, server, client[0], data)
-        return move, (personal, server + move)
+        upload, personal = super().client_update(model, server, client[0], data)
+        (table, shared), (rows, table_moves, moves) = server, upload
+        places = rows[:, :, None].expand_as(table_moves)
+        return upload, (personal, (table.scatter_add(1, places, table_moves), shared + moves))
 
     def receive(self, model, server, client):
         return super().receive(model, server, client[0])
 
     def personalise(self, model, server, client, data):
-        personal, items = client
-        return model.join(items, personal, *self.mine(model))
+        personal, (table, shared) = client
+        return self.join(model, table, shared, personal)
 
 
 def ranks(history: fl.History, candidates: Tensor, own_items: bool) -> Tensor:

@@ -17,13 +17,13 @@ class PFedRec(FedPer):
 
     Zhang, Long, Zhou, Yan, Zhang, Zhang and Yang, IJCAI 2023, Algorithm 1. arXiv:2301.08143
     On every mini-batch first the personal arrays take a step (the optimiser's), then the shared
-    ones, with the new personal ones, at `item_lr`. A client uploads how its shared arrays moved;
-    rows of `items` that it did not touch did not move, and only the others count as sent, each with
-    its number. The server adds the mean over the cohort. (The authors' code predicts with item
+    ones, with the new personal ones, at `item_lr`. A client uploads how its shared arrays moved; of
+    the item table only the rows that it touched, each with its number. The server adds the mean
+    over the cohort. (The authors' code predicts with item
     vectors that each user has trained further; here, with the server's.)
 
     personal: what never leaves the client; a network with a private user vector names it, too.
-    items: the name of the item table, (items, width).
+    items: the name of the item table, (items, width); x are the numbers of its rows.
     """
 
     personal: tuple[str, ...] = ("score.*",)
@@ -34,7 +34,12 @@ class PFedRec(FedPer):
         super().__post_init__()
         need_plain_sgd(self)
 
+    def init(self, model, seed):
+        table, shared, personal = self.split(model, model.init(seed))
+        return (table, shared), personal
+
     def client_update(self, model, server, personal, data):
+        model, rows, (table, shared), data = self.own_items(model, server, data)
         mine = model.coordinates(*self.mine(model))
         lr, item_lr = self.optimiser.lr, self.item_lr
 
@@ -42,22 +47,60 @@ class PFedRec(FedPer):
             g = model.gradient(w, batch) * mine
             return g + item_lr / lr * model.gradient(w - lr * g, batch) * ~mine
 
-        w = train(
-            model, model.join(server, personal, *self.mine(model)), data, self.optimiser, direction
-        )
-        shared, personal = model.split(w, *self.mine(model))
-        return shared - server, personal
+        w = self.join(model, table, shared, personal)
+        w = train(model, w, data, self.optimiser, direction)
+        new_table, new_shared, personal = self.split(model, w)
+        return (rows, new_table - table, new_shared - shared), personal
 
     def aggregate(self, model, server, uploads, cohort):
-        return server + uploads.mean(0)
+        (table, shared), (rows, table_moves, moves) = server, uploads
+        mean = table_moves.flatten(0, 1) / len(rows)
+        return table.index_add(0, rows.flatten(), mean), shared + moves.mean(0)
 
-    def touched(self, model, uploads):
-        """Which item rows each client's upload has moved, (clients, items) bool."""
-        kept = torch.zeros(len(uploads), model.d - uploads.shape[1]).to(uploads)
-        moved = model.unflatten(model.join(uploads, kept, *self.mine(model)))
-        return (moved[self.items] != 0).any(-1)
+    def touched(self, uploads):
+        """Which rows of a client's upload are items that it has moved, (clients, rows) bool."""
+        _, table_moves, _ = uploads
+        return (table_moves != 0).any(-1)
 
-    def sent(self, model, upload):
-        rows, width = model.shapes[self.items]
-        dense = upload.shape[1] - rows * width
-        return int(self.touched(model, upload).sum()) * (width + 1) + len(upload) * dense
+    def sent(self, model, uploads):
+        _, table_moves, moves = uploads
+        return int(self.touched(uploads).sum()) * (table_moves.shape[-1] + 1) + moves.numel()
+
+    def receive(self, model, server, personal):
+        table, shared = server
+        return self.join(model, table, shared, personal)
+
+    def welcome(self, model, server, personal, data):
+        model, _, (table, shared), data = self.own_items(model, server, data)
+        w, mine = self.join(model, table, shared, personal), model.coordinates(*self.mine(model))
+        for _ in range(self.tuning):
+            w = train(model, w, data, self.optimiser, only=mine)
+        return w[:, mine]
+
+    def own_items(self, model, server, data):
+        """What clients need of all items: those in their examples -> the network for so many, which
+        they are (clients, rows), the server's state with these rows only, examples in which x are
+        places among them. All rows where x are no numbers of items.
+        """
+        table, shared = server
+        if data.examples.x.is_floating_point():
+            rows = torch.arange(table.shape[1], device=table.device).expand(len(data), -1)
+            return model, rows, server, data
+        rows, data = data.renumbered()
+        width = table.shape[2]
+        own = table.gather(1, rows[:, :, None].expand(-1, -1, width))
+        return model.with_rows(self.items, rows.shape[1]), rows, (own, shared), data
+
+    def split(self, model, w):
+        """w (..., d) -> item table (..., items, width), what else is shared, what is personal."""
+        items, mine = model.coordinates(self.items), model.coordinates(*self.mine(model))
+        table = w[..., items].unflatten(-1, model.shapes[self.items])
+        return table, w[..., ~(items | mine)], w[..., mine]
+
+    def join(self, model, table, shared, personal):
+        """The inverse of `split`."""
+        items, mine = model.coordinates(self.items), model.coordinates(*self.mine(model))
+        w = shared.new_empty(*shared.shape[:-1], model.d)
+        w[..., items], w[..., ~(items | mine)] = table.flatten(-2), shared
+        w[..., mine] = personal
+        return w
