@@ -47,7 +47,7 @@ from .algorithms import (
     distil,
 )
 from .data import Batch, Examples, Federation, LocalData
-from .engine import Diverged, History, simulate
+from .engine import Diverged, History, repeat, simulate
 from .experiment import Comparison, compare, grid, tune
 from .model import (
     Model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -265,30 +265,36 @@ class LocalData:
     batch_size: int | None
     epochs: int
     steps: int | None
-    key: tuple[int, int]  # (seed, round)
+    key: tuple[int | Tensor, int]  # (seed, round); one seed for all, or each client's (clients,)
+    where: Tensor | None = None  # (clients,) places among the examples; by default the numbers
     first: int = 0
-    last: int | None = field(default=None)
+    last: int | None = None
 
     def __len__(self) -> int:
         """Number of clients."""
         return len(self.clients)
 
+    @property
+    def places(self) -> Tensor:
+        """Where among the examples each client is, (clients,)."""
+        return self.clients if self.where is None else self.where
+
     @cached_property
     def all(self) -> Batch:
         """All training examples of every client at once."""
-        return self.examples.batch(self.clients)
+        return self.examples.batch(self.places)
 
     def renumbered(self) -> tuple[Tensor, LocalData]:
         """For x that number something: which of these each client has, (clients, most), and the
         same data with x as places in that row.
         """
         rows, examples = self.examples.renumbered
-        return rows[self.clients.to(rows.device)], replace(self, examples=examples)
+        return rows[self.places.to(rows.device)], replace(self, examples=examples)
 
     @cached_property
     def sizes(self) -> Tensor:
         """n_k, (clients,)."""
-        return self.examples.sizes[self.clients]
+        return self.examples.sizes[self.places]
 
     @cached_property
     def counts(self) -> Tensor:
@@ -306,7 +312,9 @@ class LocalData:
 
     @cached_property
     def _noise(self) -> list[torch.Generator]:
-        return [torch_stream("client noise", *self.key, k) for k in self.clients.tolist()]
+        seeds = torch.as_tensor(self.key[0]).expand(len(self)).tolist()
+        each = zip(seeds, self.clients.tolist(), strict=True)
+        return [torch_stream("client noise", seed, self.key[1], k) for seed, k in each]
 
     def during(self, first: int, last: int) -> LocalData:
         """Only the epochs first, ..., last - 1 of the round.
@@ -364,8 +372,9 @@ class LocalData:
         if (np.diff(counts) > 0).any():
             raise ValueError("expected the clients with more mini-batches first")
         epochs = self.first - (-counts // per_epoch)
-        shuffled = shuffles(sizes, epochs, self.clients.numpy(), *self.key)
-        shuffled += np.repeat(self.examples.starts[self.clients].numpy(), sizes * epochs)
+        seed, round = (np.asarray(number) for number in self.key)
+        shuffled = shuffles(sizes, epochs, self.clients.numpy(), seed, round)
+        shuffled += np.repeat(self.examples.starts[self.places].numpy(), sizes * epochs)
         begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client in `shuffled`
         active = np.searchsorted(
             -counts, -np.arange(counts[0])

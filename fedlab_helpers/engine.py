@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .algorithms.base import Cohort, FedAvg
-from .data import Federation
+from .data import Examples, Federation, LocalData
 from .model import Model, Score
 from .randomness import torch_stream
 from .schedule import Arrivals, Schedule, Synchronous
@@ -192,7 +192,7 @@ def simulate(
     start: History | None = None,
     evaluate_every: int | None = None,
     device: str | torch.device | None = None,
-    block: int = 500,
+    block: int = 200,
     threads: int = 2,
     checkpoint: str | os.PathLike | None = None,
     progress: bool = True,
@@ -217,6 +217,65 @@ def simulate(
     network's outputs; Diverged where training leaves the floating-point numbers (which client,
     which round).
     """
+    options = (rounds, schedule, held_out, evaluate_every, device, block, threads, progress)
+    (history,) = _simulate(
+        algorithm, model, [(seed, federation)], *options, start, checkpoint, report
+    )
+    return history
+
+
+def repeat(
+    algorithm: FedAvg,
+    model: Model | Sequence[tuple[Model, Sequence[int]]],
+    federation: Federation | Callable[[int], Federation],
+    rounds: int = 50,
+    seeds: Iterable[int] = range(3),
+    schedule: Schedule = Synchronous(),
+    held_out: Iterable[int] = (),
+    evaluate_every: int | None = None,
+    device: str | torch.device | None = None,
+    block: int = 200,
+    threads: int = 2,
+    progress: bool = True,
+) -> list[History]:
+    """The same simulation with several seeds: what `simulate` gives for each of them, sooner.
+
+    federation: the same for all seeds, or a function of the seed. Else as `simulate`. The clients
+    of all runs are computed together where threads can share the network.
+    """
+    cases = [
+        (seed, federation if isinstance(federation, Federation) else federation(seed))
+        for seed in seeds
+    ]
+    options = (rounds, schedule, held_out, evaluate_every, device, block, threads, progress)
+    networks = [model] if isinstance(model, Model) else [network for network, _ in model]
+    together = all(network.shareable for network in networks) and all(
+        type(data).local is Federation.local for _, data in cases
+    )
+    return [
+        history
+        for some in ([cases] if together and cases else [[case] for case in cases])
+        for history in _simulate(algorithm, model, some, *options)
+    ]
+
+
+def _simulate(
+    algorithm: FedAvg,
+    model: Model | Sequence[tuple[Model, Sequence[int]]],
+    cases: Sequence[tuple[int, Federation]],
+    rounds: int,
+    schedule: Schedule,
+    held_out: Iterable[int],
+    evaluate_every: int | None,
+    device: str | torch.device | None,
+    block: int,
+    threads: int,
+    progress: bool,
+    start: History | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    report: Callable[[History], None] = lambda history: None,
+) -> list[History]:
+    """Runs that go through their rounds side by side, one for each seed and federation."""
     counts = {
         "rounds": rounds,
         "evaluate_every": evaluate_every,
@@ -226,40 +285,28 @@ def simulate(
     for what, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"expected {what} of at least 1, got {count}")
-    if device is not None:
-        federation = federation.to(device)
-    pairs = [(model, range(len(federation)))] if isinstance(model, Model) else list(model)
-    held = _client_numbers(held_out, federation, "held_out")
-    _check_groups(pairs, federation)
-    for network, _ in pairs:
-        network.to(federation.train.x.device)
-        _check_outputs(network, federation)
-    participants = torch.tensor([k for k in range(len(federation)) if k not in set(held)])
-    if not len(participants):
-        raise ValueError("expected at least one client to train, but all are held out")
-    workers = Workers(threads, [network for network, _ in pairs])
-    everyone = Data(algorithm, federation, seed, block, len(participants), workers)
-    trainers, up, down = everyone, 0, 0
-    groups = [Group.start(algorithm, network, members, seed) for network, members in pairs]
-    if start is not None:
-        groups = [group.go_on(old) for group, old in zip(groups, start.groups, strict=True)]
-    if algorithm.pooled:
-        if len(pairs) > 1:
-            raise ValueError(f"expected one network where all data are pooled, got {len(pairs)}")
-        pool = federation.select(participants).pool()
-        trainers = Data(algorithm, pool, seed, block, 1, workers)
-        up = pool.train.x.numel() + pool.train.y.numel()
-        down = _count(algorithm.address(groups[0].model, groups[0].server, participants))
-        participants = torch.tensor([0])
-    history = History(algorithm, pairs[0][0].example_score, federation.clients, held, groups=groups)
-    networks = [({n: tuple(s) for n, s in m.shapes.items()}, list(members)) for m, members in pairs]
-    settings = repr(
-        (algorithm, rounds, schedule, seed, held, evaluate_every, repr(federation), networks)
-    )
+    held_out = list(held_out)
+    networks = [model] if isinstance(model, Model) else [network for network, _ in model]
+    workers = Workers(threads, networks)
+    runs = [
+        Run.begin(algorithm, model, data if device is None else data.to(device), schedule, seed,
+                  held_out, start, block, workers)
+        for seed, data in cases
+    ]  # fmt: skip
+    shared = Together.of([run.trainers for run in runs])
     done = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        done, up, down = _load(checkpoint, settings, history)
-        groups = history.groups
+    if checkpoint is not None:
+        (run,) = runs
+        shapes = [
+            ({n: tuple(s) for n, s in g.model.shapes.items()}, g.members.tolist())
+            for g in run.groups
+        ]
+        settings = repr(
+            (algorithm, rounds, schedule, run.data.seed, run.history.held_out, evaluate_every,
+             repr(run.data.federation), shapes)
+        )  # fmt: skip
+        if Path(checkpoint).exists():
+            done, run.up, run.down = _load(checkpoint, settings, run.history)
     bar = tqdm(
         total=rounds,
         initial=done,
@@ -270,30 +317,22 @@ def simulate(
         **({} if progress else {"disable": True}),  # by default as TQDM_DISABLE says
     )
     with bar, torch.no_grad(), workers:
-        for round, arrivals in enumerate(schedule.arrivals(len(participants), seed), start=1):
-            if round > rounds:
-                break
+        for round in range(1, rounds + 1):
+            arrivals = [run.next_arrivals() for run in runs]
             if round <= done:
                 continue  # before the checkpoint; the schedule is replayed, nothing else
-            arrivals = arrivals._replace(clients=participants[arrivals.clients])
-            sent = run_round(groups, trainers, arrivals, round)
-            if not algorithm.pooled:
-                up, down = up + sent[0], down + sent[1]
+            run_round(runs, arrivals, shared, round)
             bar.update()
             if round == rounds or (evaluate_every and round % evaluate_every == 0):
-                before, after = score_clients(groups, everyone, round)
-                history.rounds.append(round)
-                history.time.append(float(arrivals.time))
-                history.sent_up.append(up)
-                history.sent_down.append(down)
-                history.before.append(before)
-                history.after.append(after)
-                if checkpoint is not None:
-                    _save(checkpoint, settings, history, (round, up, down))
-                report(history)
-        for group in groups:
-            finish(group, everyone, rounds)
-    return history
+                for run, now in zip(runs, arrivals, strict=True):
+                    run.evaluate(round, now.time)
+                    if checkpoint is not None:
+                        _save(checkpoint, settings, run.history, (round, run.up, run.down))
+                    report(run.history)
+        for run in runs:
+            for group in run.groups:
+                finish(group, run.data, rounds)
+    return [run.history for run in runs]
 
 
 @dataclass(frozen=True)
@@ -307,7 +346,7 @@ class Data:
     population: int  # how many clients take part in training
     workers: Workers
 
-    def local(self, clients: Tensor, round: int) -> Any:
+    def local(self, clients: Tensor, round: int) -> LocalData:
         """The local data of some clients in one round."""
         a = self.algorithm
         return self.federation.local(clients, a.batch_size, a.epochs, self.seed, round, a.steps)
@@ -316,72 +355,231 @@ class Data:
         self, f: Callable[[Tensor], Any], clients: Tensor, model: Model, round: int
     ) -> list[tuple[Tensor, Any]]:
         """Blocks of clients, and f(block) of each: (where in `clients`, result)."""
-        order = self.federation.sizes[clients].argsort(descending=True, stable=True)
-        local = self.local(clients[order], round)
-        widths = local.width * model.d
-        sizes = [
-            size
-            for part in share_out(local.counts, widths, self.workers.count)
-            for size in _portions(part, self.block)
-        ]
-        places = list(order.split(sizes))
+        together = Together.of([self])
+        places = together.blocks(torch.zeros_like(clients), clients, model, round)
         with self.workers.reproducible(self.seed, round):
             return list(zip(places, self.workers.map(f, [clients[p] for p in places]), strict=True))
 
 
-def run_round(groups: list[Group], data: Data, arrivals: Arrivals, round: int) -> tuple[int, int]:
-    """One server step of every group -> numbers sent up and down."""
-    algorithm, teams = data.algorithm, []
-    generator = torch_stream("server noise", data.seed, round)  # one stream for all groups
-    for group in groups:
-        here = torch.isin(arrivals.clients, group.members)
-        if here.any():
-            clients = arrivals.clients[here]
-            sizes = data.federation.sizes[clients]
-            staleness = arrivals.staleness[here]
-            teams.append((group, Cohort(clients, sizes, staleness, data.population, generator)))
-    uploads, downs = [], 0
-    for group, cohort in teams:
-        upload, down = train_cohort(group, cohort, data, round)
-        uploads.append(upload)
-        downs += down
-    servers = [
-        algorithm.aggregate(group.model, group.server, upload, cohort)
-        for (group, cohort), upload in zip(teams, uploads, strict=True)
-    ]
-    servers = algorithm.exchange([group.model for group, _ in teams], servers, uploads)
-    if not all(v.isfinite().all() for v in leaves(tuple(servers)) if v.is_floating_point()):
-        raise Diverged(
-            f"round {round}: what the server computed from the uploads is no longer finite; "
-            "try a smaller learning rate of its optimiser"
+@dataclass(frozen=True)
+class Together:
+    """The training data of several runs as if they were one: a client is (run, its number)."""
+
+    runs: tuple[Data, ...]
+    examples: Examples  # of all runs, one after the other; once where all have the same
+    offsets: Tensor  # (runs,), where the clients of each begin
+
+    @classmethod
+    def of(cls, runs: Sequence[Data]) -> Together:
+        """Runs of the same algorithm."""
+        parts = [run.federation.train for run in runs]
+        if all(part.x is parts[0].x for part in parts):
+            return cls(tuple(runs), parts[0], torch.zeros(len(parts), dtype=torch.long))
+        x, y, sizes = (
+            torch.cat(v) for v in zip(*[(p.x, p.y, p.sizes) for p in parts], strict=True)
         )
-    for (group, _), server in zip(teams, servers, strict=True):
-        group.server = server
-    for group in groups:
-        group.past = [*group.past, group.server][-arrivals.keep :]
-    sent = zip(teams, uploads, strict=True)
-    return sum(algorithm.sent(group.model, upload) for (group, _), upload in sent), downs
+        counts = torch.tensor([len(part) for part in parts])
+        return cls(tuple(runs), Examples(x, y, sizes), counts.cumsum(0) - counts)
 
+    def local(self, run: Tensor, clients: Tensor, round: int) -> LocalData:
+        """The local data of some clients in one round. run, clients: (clients,)."""
+        if len(self.runs) == 1:
+            return self.runs[0].local(clients, round)
+        a, seeds = self.runs[0].algorithm, torch.tensor([data.seed for data in self.runs])
+        where = self.offsets[run] + clients
+        key = (seeds[run], round)
+        return LocalData(self.examples, clients, a.batch_size, a.epochs, a.steps, key, where)
 
-def train_cohort(group: Group, cohort: Cohort, data: Data, round: int) -> tuple[State, int]:
-    """`client_update` for all of a cohort -> uploads (cohort, ...), and how many numbers it got."""
-    staleness = torch.zeros(len(data.federation), dtype=torch.long)
-    staleness[cohort.clients] = cohort.staleness
+    def names(self, run: Tensor) -> Callable[[int, int], str]:
+        """What to call a client, from its place among some, with these runs, and its number."""
+        return lambda place, k: self.runs[int(run[place])].federation.clients[k]
 
-    def work(clients: Tensor) -> tuple[int, State, State]:
-        server = group.messages(data.algorithm, clients, staleness[clients])
-        upload, kept = data.algorithm.client_update(
-            group.model, server, group.states(clients), data.local(clients, round)
+    def blocks(self, run: Tensor, clients: Tensor, model: Model, round: int) -> list[Tensor]:
+        """Where among these clients the blocks are that compute together, larger clients first."""
+        order = self.examples.sizes[self.offsets[run] + clients].argsort(
+            descending=True, stable=True
         )
-        _check_finite((upload, kept), clients, data.federation, round)
-        return _count(server), upload, kept
+        local, data = self.local(run[order], clients[order], round), self.runs[0]
+        shares = share_out(local.counts, local.width * model.d, data.workers.count)
+        return list(order.split([n for share in shares for n in _portions(share, data.block)]))
 
-    places, results = zip(*data.map(work, cohort.clients, group.model, round), strict=True)
-    downs, uploads, states = zip(*results, strict=True)
-    back = torch.cat(places)
-    group.keep(cohort.clients[back], tree(lambda *v: torch.cat(v), *states))
-    order = back.argsort()
-    return tree(lambda *v: torch.cat(v)[order.to(v[0].device)], *uploads), sum(downs)
+
+@dataclass
+class Run:
+    """A simulation under way."""
+
+    data: Data
+    trainers: Data  # what rounds train on: the same, or everybody's examples in one place
+    participants: Tensor  # client numbers
+    schedule: Iterator[Arrivals]
+    history: History
+    up: int = 0
+    down: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        algorithm: FedAvg,
+        model: Model | Sequence[tuple[Model, Sequence[int]]],
+        federation: Federation,
+        schedule: Schedule,
+        seed: int,
+        held_out: Iterable[int],
+        start: History | None,
+        block: int,
+        workers: Workers,
+    ) -> Run:
+        """Before the first round."""
+        pairs = [(model, range(len(federation)))] if isinstance(model, Model) else list(model)
+        held = _client_numbers(held_out, federation, "held_out")
+        _check_groups(pairs, federation)
+        for network, _ in pairs:
+            network.to(federation.train.x.device)
+            _check_outputs(network, federation)
+        participants = torch.tensor([k for k in range(len(federation)) if k not in set(held)])
+        if not len(participants):
+            raise ValueError("expected at least one client to train, but all are held out")
+        groups = [Group.start(algorithm, network, members, seed) for network, members in pairs]
+        if start is not None:
+            groups = [group.go_on(old) for group, old in zip(groups, start.groups, strict=True)]
+        score = pairs[0][0].example_score
+        history = History(algorithm, score, federation.clients, held, groups=groups)
+        data = Data(algorithm, federation, seed, block, len(participants), workers)
+        if not algorithm.pooled:
+            arrivals = schedule.arrivals(len(participants), seed)
+            return cls(data, data, participants, arrivals, history)
+        if len(pairs) > 1:
+            raise ValueError(f"expected one network where all data are pooled, got {len(pairs)}")
+        pool = federation.select(participants).pool() if held else federation.pool()
+        trainers = replace(data, federation=pool, population=1)
+        return cls(
+            data, trainers, torch.tensor([0]), schedule.arrivals(1, seed), history,
+            up=pool.train.x.numel() + pool.train.y.numel(),
+            down=_count(algorithm.address(groups[0].model, groups[0].server, participants)),
+        )  # fmt: skip
+
+    @property
+    def groups(self) -> list[Group]:
+        """The states of servers and clients."""
+        return self.history.groups
+
+    def next_arrivals(self) -> Arrivals:
+        """Whose uploads the server aggregates next."""
+        arrivals = next(self.schedule)
+        return arrivals._replace(clients=self.participants[arrivals.clients])
+
+    def teams(self, arrivals: Arrivals, round: int) -> list[Team]:
+        """The cohort of every group that has arrivals."""
+        teams, data = [], self.trainers
+        generator = torch_stream("server noise", data.seed, round)  # one stream for all groups
+        for group in self.groups:
+            here = torch.isin(arrivals.clients, group.members)
+            clients, staleness = arrivals.clients[here], arrivals.staleness[here]
+            if len(clients):
+                sizes = data.federation.sizes[clients]
+                cohort = Cohort(clients, sizes, staleness, data.population, generator)
+                teams.append(Team(group, cohort))
+        return teams
+
+    def aggregate(self, teams: list[Team], arrivals: Arrivals, round: int) -> None:
+        """The server's step."""
+        algorithm = self.data.algorithm
+        uploads = [team.upload for team in teams]
+        servers = [
+            algorithm.aggregate(t.group.model, t.group.server, t.upload, t.cohort) for t in teams
+        ]
+        servers = algorithm.exchange([t.group.model for t in teams], servers, uploads)
+        if not all(_finite(v) for v in leaves(tuple(servers))):
+            raise Diverged(
+                f"round {round}: what the server computed from the uploads is no longer finite; "
+                "try a smaller learning rate of its optimiser"
+            )
+        for team, server in zip(teams, servers, strict=True):
+            team.group.server = server
+        for group in self.groups:
+            group.past = [*group.past, group.server][-arrivals.keep :]
+        if not algorithm.pooled:
+            self.up += sum(algorithm.sent(t.group.model, t.upload) for t in teams)
+            self.down += sum(t.down for t in teams)
+
+    def evaluate(self, round: int, time: float) -> None:
+        """Add the scores of all clients to the history."""
+        before, after = score_clients(self.groups, self.data, round)
+        self.history.rounds.append(round)
+        self.history.time.append(float(time))
+        self.history.sent_up.append(self.up)
+        self.history.sent_down.append(self.down)
+        self.history.before.append(before)
+        self.history.after.append(after)
+
+
+@dataclass
+class Team:
+    """The clients of a group that train in a round, and what comes of it."""
+
+    group: Group
+    cohort: Cohort
+    upload: State = ()  # every tensor (cohort, ...)
+    down: int = 0  # how many numbers they got
+
+
+def run_round(runs: list[Run], arrivals: list[Arrivals], together: Together, round: int) -> None:
+    """One server step of every run. The clients of all runs train at the same time."""
+    teams = [run.teams(now, round) for run, now in zip(runs, arrivals, strict=True)]
+    for model in dict.fromkeys(group.model for group in runs[0].groups):
+        train_teams(
+            {i: team for i, some in enumerate(teams) for team in some if team.group.model is model},
+            model, together, round,
+        )  # fmt: skip
+    for run, some, now in zip(runs, teams, arrivals, strict=True):
+        run.aggregate(some, now, round)
+
+
+def train_teams(teams: dict[int, Team], model: Model, together: Together, round: int) -> None:
+    """`client_update` for teams of several runs, {run: team}, with the same network."""
+    if not teams:
+        return
+    data = together.runs[0]
+    algorithm = data.algorithm
+    run = torch.cat([torch.full((len(t.cohort.clients),), i) for i, t in teams.items()])
+    clients = torch.cat([t.cohort.clients for t in teams.values()])
+    staleness = torch.cat([t.cohort.staleness for t in teams.values()])
+
+    def work(block: Tensor) -> tuple[dict[int, int], State, State]:
+        here = {i: (run[block] == i).nonzero().flatten() for i in teams}
+        here = {i: places for i, places in here.items() if len(places)}
+        servers, states = [], []
+        for i, places in here.items():
+            own = block[places]
+            servers.append(teams[i].group.messages(algorithm, clients[own], staleness[own]))
+            states.append(teams[i].group.states(clients[own]))
+        back = torch.cat(list(here.values())).argsort()
+        local = together.local(run[block], clients[block], round)
+        upload, kept = algorithm.client_update(
+            model, _in_order(servers, back), _in_order(states, back), local
+        )
+        _check_finite((upload, kept), clients[block], together.names(run[block]), round)
+        return dict(zip(here, map(_count, servers), strict=True)), upload, kept
+
+    blocks = together.blocks(run, clients, model, round)
+    with data.workers.reproducible(data.seed, round):
+        downs, uploads, states = zip(*data.workers.map(work, blocks), strict=True)
+    order = torch.cat(blocks)
+    back = order.argsort()
+    upload, kept = _in_order(uploads, back), _in_order(states, back)
+    for i, team in teams.items():
+        mine = run == i
+        first, last = int(mine.nonzero()[0]), int(mine.nonzero()[-1]) + 1
+        team.upload = tree(lambda v, a=first, b=last: v[a:b], upload)
+        team.group.keep(team.cohort.clients, tree(lambda v, a=first, b=last: v[a:b], kept))
+        team.down = sum(down.get(i, 0) for down in downs)
+
+
+def _in_order(parts: Sequence[State], order: Tensor) -> State:
+    """The rows of several states, one after the other, in another order."""
+    if len(parts) == 1 and torch.equal(order, torch.arange(len(order))):
+        return parts[0]
+    return tree(lambda *v: torch.cat(v)[order.to(v[0].device)], *parts)
 
 
 def finish(group: Group, data: Data, round: int) -> None:
@@ -477,14 +675,22 @@ def _check_outputs(model: Model, federation: Federation) -> None:
             )
 
 
-def _check_finite(states: State, clients: Tensor, federation: Federation, round: int) -> None:
+def _finite(v: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity. (A finite sum has no such terms.)"""
+    return not v.is_floating_point() or bool(v.sum().isfinite() or v.isfinite().all())
+
+
+def _check_finite(
+    states: State, clients: Tensor, name: Callable[[int, int], str], round: int
+) -> None:
     """Raises Diverged at the first client that computed NaN or infinity."""
     for v in leaves(states):
-        if v.is_floating_point() and not v.sum().isfinite() and not v.isfinite().all():
-            wrong = clients[(~v.isfinite()).reshape(len(v), -1).any(1).cpu()].tolist()
+        if not _finite(v):
+            wrong = (~v.isfinite()).reshape(len(v), -1).any(1).nonzero().flatten().tolist()
+            first = int(clients[wrong[0]])
             raise Diverged(
-                f"round {round}: the parameters of client {wrong[0]} "
-                f"({federation.clients[wrong[0]]}) are no longer finite"
+                f"round {round}: the parameters of client {first} ({name(wrong[0], first)}) are no "
+                "longer finite"
                 + (f", nor are those of {len(wrong) - 1} others" if len(wrong) > 1 else "")
                 + "; try a smaller learning rate, or standardise the data"
             )

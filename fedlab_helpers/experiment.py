@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .algorithms.base import FedAvg
 from .data import Federation
-from .engine import History, simulate
+from .engine import History, repeat
 from .model import Model
 
 
@@ -94,17 +94,14 @@ def compare(
     """Simulate every algorithm with every seed.
 
     algorithms: a list, named by their `name`, or {name: algorithm}. federation: the same for all
-    seeds, or a function of the seed. options: as for `simulate`.
+    seeds, or a function of the seed. options: as for `repeat`.
     Raises ValueError where two algorithms of a list have the same name.
     """
-    named = _named(algorithms)
-    cases = [
-        (s, federation if isinstance(federation, Federation) else federation(s)) for s in seeds
-    ]
+    data = _of_each(federation, seeds := list(seeds))
     return Comparison(
         {
-            name: [simulate(a, model, data, rounds, seed=s, **options) for s, data in cases]
-            for name, a in named.items()
+            name: repeat(a, model, data.__getitem__, rounds, seeds, **options)
+            for name, a in _named(algorithms).items()
         }
     )
 
@@ -139,17 +136,14 @@ def tune(
         raise ValueError("expected at least one candidate, got none")
     if len(candidates) == 1:
         return candidates[0]
-    cases = [
-        (s, federation if isinstance(federation, Federation) else federation(s)) for s in seeds
-    ]
-    absent, tuning = set(held_out), []
-    for s, data in cases:
+    absent, tuning = set(held_out), {}
+    for s, data in _of_each(federation, seeds).items():
         there = [k for k, n in enumerate(data.sizes.tolist()) if n > 1 and k not in absent]
-        tuning.append((s, data.select(there).for_tuning(seed=s)))
+        tuning[s] = data.select(there).for_tuning(seed=s)
     marks = []
     for algorithm in candidates:
         try:
-            runs = [simulate(algorithm, model, d, rounds, seed=s, **options) for s, d in tuning]
+            runs = repeat(algorithm, model, tuning.__getitem__, rounds, tuning, **options)
         except ArithmeticError:
             marks.append(-float("inf"))
             continue
@@ -161,6 +155,15 @@ def tune(
             f"all {len(candidates)} candidates diverged; try smaller learning rates"
         )
     return candidates[max(range(len(marks)), key=marks.__getitem__)]
+
+
+def _of_each(
+    federation: Federation | Callable[[int], Federation], seeds: Iterable[int]
+) -> dict[int, Federation]:
+    """The data of every seed, made once."""
+    if isinstance(federation, Federation):
+        return dict.fromkeys(seeds, federation)
+    return {s: federation(s) for s in seeds}
 
 
 def _with(algorithm: FedAvg, name: str, value: Any) -> FedAvg:

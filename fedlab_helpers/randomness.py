@@ -62,10 +62,13 @@ def global_stream(purpose: str, *key: int) -> Iterator[None]:
                 generator.set_state(state)
 
 
-def shuffles(sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: int) -> np.ndarray:
+def shuffles(
+    sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: int | np.ndarray
+) -> np.ndarray:
     """Shuffle the rows of many clients at once, each for a number of epochs.
 
-    sizes, epochs, clients: (clients,), how many rows and epochs each has, and its number. Returns
+    sizes, epochs, clients: (clients,), how many rows and epochs each has, and its number. key: for
+        each client, (clients,), or the same for all. Returns
     row numbers, ((sizes * epochs).sum(),): all epochs of the first client, then the next client.
     Each order depends on `key`, the epoch and the client's own number alone: rows are sorted by a
     hash of these (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), so that no client needs a
@@ -74,7 +77,7 @@ def shuffles(sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: i
     with np.errstate(over="ignore"):
         name: Any = np.uint64(PURPOSES.index("mini-batches") + 1)
         for number in key:
-            name = _mix(name ^ _mix(np.uint64(number % 2**64)))
+            name = _mix(name ^ _mix(np.asarray(number).astype(np.uint64)))
         names = np.repeat(_mix(name ^ _mix(clients.astype(np.uint64))), epochs)
         epoch = count_up(epochs).astype(np.uint64)
         names = _mix(names + _mix(epoch))

@@ -62,6 +62,7 @@ from fedlab_helpers import (
     Reptile,
     Synchronous,
     TrimmedMean,
+    repeat,
     simulate,
 )
 from fedlab_helpers.states import leaves, tree
@@ -409,3 +410,20 @@ def test_it_prints_as_its_hyper_parameters(algorithm):
     assert shown.startswith(f"{type(algorithm).__name__}(optimiser=")
     again = eval(shown, {**vars(fedlab_helpers), "tensor": torch.tensor, "torch": torch})
     assert repr(again) == shown
+
+
+@every_algorithm
+@pytest.mark.parametrize("late", [False, True], ids=["in step", "late"])
+def test_seeds_together_give_what_each_gives_alone(algorithm, late):
+    def data(seed):
+        return classification(seed=seed if late else 0)
+
+    options = {**OPTIONS, "evaluate_every": 2, "block": 4}
+    options["schedule"] = buffered(algorithm) if late else OPTIONS["schedule"]
+    del options["seed"]
+    seeds = (3, 1, 4)
+    histories = repeat(algorithm, model_for(algorithm), data, seeds=seeds, **options)
+    for seed, history in zip(seeds, histories, strict=True):
+        alone = run(algorithm, data(seed), seed=seed, **options)
+        close(outcome(history), outcome(alone))
+        assert history.time == alone.time
