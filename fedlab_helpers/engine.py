@@ -207,8 +207,8 @@ def simulate(
     evaluate_every: rounds between evaluations; by default only the last round is evaluated.
     device: where to compute; by default where the data are.
     block: how many clients to compute at once; fewer need less memory and give the same numbers.
-    threads: how many compute at the same time: blocks of clients where the network is stacked,
-        inside torch's operations where clients come one after the other.
+    threads: how many blocks of clients are computed at the same time, if the network draws no
+        random numbers.
     checkpoint: a file to save to at every evaluation; where it exists, the run goes on from there.
     progress: show a bar once a run takes longer than two seconds.
     report: called with the History after every evaluation.

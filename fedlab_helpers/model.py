@@ -8,6 +8,7 @@ Shapes used in the whole package
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -114,6 +115,7 @@ class Model:
         if backend not in BACKENDS:
             raise ValueError(f"expected a backend among {BACKENDS}, got {backend!r}")
         self.build, self.example_loss, self.example_score = build, loss, score
+        self._asked_for = backend
         with global_stream("initial weights", 0):  # only matters for frozen parameters
             self.learning = build().train()  # dropout on, BatchNorm uses the batch
         self.deployed = copy.deepcopy(self.learning).eval()  # dropout off, BatchNorm its memory
@@ -141,6 +143,7 @@ class Model:
         self.fixed = {n: v.detach() for n, v in everything.items() if n not in inside}
         self.tracks = bool(tracked)
         self._with_rows: dict[tuple[str, int], Model] = {}
+        self._own = threading.local()
         sizes = dict(zip(self.shapes, self.sizes, strict=True))
         self._formula = (
             closed_form.ChainGradient.of(self.stages, sizes, SLOPES.get(loss))
@@ -155,9 +158,9 @@ class Model:
 
     @property
     def shareable(self) -> bool:
-        """Whether several threads may compute with it at once: no layer draws or is patched."""
-        draws = any(isinstance(layer, nn.Dropout) for layer in self.learning.modules())
-        return self.backend == "stacked" and not draws
+        """Whether several threads may compute with it at once: no layer draws random numbers."""
+        drawing = (nn.modules.dropout._DropoutNd, nn.RReLU)
+        return not any(isinstance(layer, drawing) for layer in self.learning.modules())
 
     def init(self, *seed: int) -> Tensor:
         """Freshly drawn parameters, (d,)."""
@@ -233,7 +236,7 @@ class Model:
                 setattr(network.get_submodule(layer), part, nn.Parameter(values))
                 return network
 
-            small = Model(build, self.example_loss, self.example_score, self.backend)
+            small = Model(build, self.example_loss, self.example_score, self._asked_for)
             self._with_rows[name, rows] = small.to(self._device)
         return self._with_rows[name, rows]
 
@@ -293,6 +296,7 @@ class Model:
     def to(self, device: str | torch.device) -> Model:
         """Move the network (frozen parameters, buffers) to another device, in place."""
         self.learning.to(device), self.deployed.to(device)
+        self._own = threading.local()
         self.fixed = {name: value.to(device) for name, value in self.fixed.items()}
         return self
 
@@ -327,13 +331,18 @@ class Model:
 
     def _one(self, w: Tensor, x: Tensor, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """As `_forward`, for one client, with the network's own forward: w (d,)."""
-        network = self.learning if training else self.deployed
         values = {
             name: value.detach().clone() if name.endswith(STATISTICS) else value
             for name, value in self.unflatten(w).items()
         }
         fixed = {name: value.clone() for name, value in self.fixed.items()}
-        return functional_call(network, {**fixed, **values}, (x,)), values
+        return functional_call(self._network(training), {**fixed, **values}, (x,)), values
+
+    def _network(self, training: bool) -> nn.Module:
+        """Each thread's own: `functional_call` puts the parameters into the network for a while."""
+        if not hasattr(self._own, "networks"):
+            self._own.networks = copy.deepcopy((self.deployed, self.learning))
+        return self._own.networks[training]
 
 
 def gradient(

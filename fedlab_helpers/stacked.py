@@ -83,8 +83,12 @@ def forward(stages: list[Stage], values: Values, x: Tensor, training: bool) -> T
 
 
 def is_heavy(stages: list[Stage] | None, network: nn.Module) -> bool:
-    """Whether one client's network fills the machine by itself, so that stacking gains nothing."""
-    parameters = sum(p.numel() for p in network.parameters())
+    """Whether one client's network fills the machine by itself, so that stacking gains nothing.
+
+    Of an embedding, a mini-batch uses a few rows only.
+    """
+    tables = [layer.weight.numel() for layer in network.modules() if type(layer) is nn.Embedding]
+    parameters = sum(p.numel() for p in network.parameters()) - sum(tables)
     convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
     return convolves and parameters > 20_000 if stages is not None else parameters > 80_000
 

@@ -17,18 +17,16 @@ STEP = 300_000  # what a step costs apart from its products, in multiply-adds of
 
 
 class Workers:
-    """A few threads, each with one thread of torch - or, for networks that cannot be shared by
-    threads (those that draw, or that compute one client after the other), one thread that gives
-    torch all of them.
+    """A few threads, each with one thread of torch; a single one for networks that draw random
+    numbers, as nobody knows which of several threads comes first.
     """
 
     def __init__(self, threads: int, models: Sequence[Model]):
-        self.threads = threads
         self.count = threads if all(model.shareable for model in models) else 1
 
     def __enter__(self) -> Workers:
         self._before = torch.get_num_threads()
-        torch.set_num_threads(1 if self.count > 1 else self.threads)
+        torch.set_num_threads(1)
         self._pool = ThreadPoolExecutor(self.count)
         return self
 
@@ -44,8 +42,8 @@ class Workers:
 
     @contextmanager
     def reproducible(self, *key: int) -> Iterator[None]:
-        """Seeds torch's global generator, for dropout; threads may not draw from it, as nobody
-        knows which of them comes first. Raises RuntimeError where they did.
+        """Seeds torch's global generator, for dropout. Raises RuntimeError where several threads
+        have drawn from it.
         """
         if self.count == 1:
             with global_stream("dropout", *key):

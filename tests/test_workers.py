@@ -58,13 +58,20 @@ def test_threads_compute_without_a_graph():
         assert list(workers.map(lambda _: torch.is_grad_enabled(), [0, 1])) == [False, False]
 
 
-@pytest.mark.parametrize("model", [
-    Model(dropping), Model(lambda: torch.nn.Linear(2, 3), backend="vmap"),
-], ids=["a network that draws", "a network that is not stacked"])  # fmt: skip
-def test_networks_that_threads_cannot_share_get_one_thread(model):
-    assert Workers(2, [classifier(), model]).count == 1
-    with Workers(2, [model]):
-        assert torch.get_num_threads() == 2
+def test_networks_that_draw_get_one_thread():
+    assert Workers(2, [classifier(), Model(dropping)]).count == 1
+
+
+@pytest.mark.parametrize("backend", ["stacked", "vmap", "loop"])
+def test_every_thread_has_a_network_of_its_own(backend):
+    """Long enough that threads would put their parameters into each other's network."""
+    options = {"rounds": 3, "block": 1, "progress": False}
+    many = classification().select([k % 6 for k in range(24)])
+    one, two = (
+        simulate(FedAvg(batch_size=2, epochs=3), classifier(backend), many, threads=t, **options)
+        for t in (1, 2)
+    )
+    equal(one.groups[0].server, two.groups[0].server)
 
 
 def test_dropout_is_the_same_in_every_run():
