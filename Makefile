@@ -23,7 +23,7 @@ STAMP := .venv/fedlab-ready
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help book test mutants lab run papers lint format screenshots clean setup
+.PHONY: help book test status mutants lab run papers lint format screenshots clean setup
 
 help: ## list these commands
 	@echo "Usage: make COMMAND"
@@ -45,12 +45,16 @@ book: $(STAMP) ## render the book and say where to open it
 test: $(STAMP) ## unit tests, every notebook against its stored outputs, the rendered pages
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(TESTS)
 
+status: $(STAMP) ## compare every chapter, and write the status page of the book
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --status book
+
 mutants: $(STAMP) ## plant bugs, one at a time, and report those that no test catches
 	@$(BIN)/python tests/mutants.py
 
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter
 lab: $(STAMP) ## open the book in JupyterLab
 	@$(BIN)/python -m jupyter trust book/*.ipynb
-	@$(BIN)/python -m jupyter lab --notebook-dir=. book
+	@$(BIN)/python -m jupyter lab --allow-root --notebook-dir=. book/index.md
 
 run: $(STAMP) ## execute chapters again and store their outputs (all, or CHAPTER=multitask)
 	@$(BIN)/python book/run.py $(CHAPTER)

@@ -5,7 +5,8 @@
     python book/run.py --tidy           execute nothing; store every chapter in that form
     python book/run.py --check          execute nothing; say which are not stored in that form
 
-A chapter that raises leaves its file as it was. `make run` calls this with the pinned environment.
+Each chapter has a first cell that installs the package where it is missing, as on Colab, from the
+repository that `_config.yml` names. Running a chapter puts it in. A chapter that raises leaves its file as it was. `make run` calls this with the pinned environment.
 """
 
 from __future__ import annotations
@@ -18,11 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 BOOK = Path(__file__).parent
 CELL_SECONDS = 600
+LAUNCH = """\
+# Where the package is missing, as on Colab, this installs it.
+from importlib.util import find_spec
+
+if find_spec("fedlab_helpers") is None:
+    package = "git+{url}"
+    get_ipython().run_line_magic("pip", f"install -q {package}")"""
 KERNEL = {
     "display_name": "Python 3",
     "language": "python",
@@ -58,7 +67,7 @@ def chapters(names: list[str]) -> list[Path]:
 
 def execute(path: Path) -> nbformat.NotebookNode:
     """Run a chapter from top to bottom in a fresh kernel."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = launchable(nbformat.read(path, as_version=4))
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -70,6 +79,29 @@ def execute(path: Path) -> nbformat.NotebookNode:
     )
     client.execute()
     return notebook
+
+
+def launchable(
+    notebook: nbformat.NotebookNode,
+) -> nbformat.NotebookNode:
+    """The notebook with a first cell, under its title, that installs the package if need be."""
+    others = [cell for cell in notebook.cells if cell.get("id") != "launch"]
+    notebook.cells = [*others[:1], launch_cell(), *others[1:]]
+    return notebook
+
+
+def launch_cell() -> nbformat.NotebookNode:
+    """The first cell of every chapter; hidden on the page, folded in JupyterLab."""
+    config = (BOOK.parent / "_config.yml").read_text(encoding="utf-8")
+    url = yaml.safe_load(config)["repository"]["url"]
+    return nbformat.v4.new_code_cell(
+        LAUNCH.replace("{url}", url),
+        id="launch",
+        metadata={
+            "tags": ["remove-cell"],
+            "jupyter": {"source_hidden": True},
+        },
+    )
 
 
 def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -11,7 +11,7 @@ tests can compare curves and not pictures.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
@@ -82,39 +82,30 @@ def panel(
 ) -> Iterator[Any]:
     """A figure of one panel, shown when the block ends; gives matplotlib's Axes.
 
-    alt: what the figure shows, in a sentence, for those who cannot see it. options: as for `draw`.
-    Raises ValueError without an alt text. Two panels in one cell stand side by side where the
-    page is wide enough.
+    alt: what the figure shows, in a sentence, for those who cannot see it. options: as for
+    `canvas`. Raises ValueError without an alt text. Two panels in one cell stand side by side where
+    the page is wide enough.
     """
     if len(alt.split()) < 3:
         raise ValueError(f"expected an alt text that says what the figure shows, got {alt!r}")
-    with _canvas(xlabel, ylabel, title, **options) as (figure, ax):
+    with canvas(xlabel, ylabel, title, **options) as (figure, ax):
         yield ax
     show(figure, alt)
 
 
-def draw(
-    fill: Callable[[Any], None], xlabel: str = "", ylabel: str = "", title: str = "", **options: Any
-) -> Any:
-    """A figure of one panel, filled by `fill(Axes)` and not shown -> matplotlib's Figure.
-
-    options: width, height in inches; legend=False for none.
-    """
-    with _canvas(xlabel, ylabel, title, **options) as (figure, ax):
-        fill(ax)
-    return figure
-
-
 @contextmanager
-def _canvas(
-    xlabel: str,
-    ylabel: str,
-    title: str,
+def canvas(
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
     width: float = 4.6,
     height: float = 3.2,
     legend: bool = True,
 ) -> Iterator[tuple[Any, Any]]:
-    """An empty panel in the book's style, labelled when the block ends."""
+    """matplotlib's (Figure, Axes) in the book's style, labelled when the block ends and not shown.
+
+    width, height in inches; legend=False for none.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -194,26 +185,56 @@ def show(figure: Any, alt: str) -> None:
 
 def to_svg(figure: Any, alt: str, salt: str = "") -> str:
     """A figure as SVG: the same bytes for the same figure, its text as text, its colours as
-    variables of the page. salt: what its ids are made from, besides `alt`.
+    variables of the page. salt: what its ids are made from, by default `alt`.
     """
     import hashlib
 
     import matplotlib
 
-    salt = hashlib.sha256(f"{salt}{alt}".encode()).hexdigest()[:8]
+    salt = hashlib.sha256((salt or alt).encode()).hexdigest()[:8]
     out = StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
-    svg = re.sub(r"<style type.*?</style>\s*", "", svg, flags=re.S)  # would style the whole page
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # ids must differ on a page; these serve nothing
+    svg = _compact(out.getvalue())
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable}, {colour})")
     name = escape(alt, quote=True)
     head = f'<svg class="fl-figure" role="img" aria-label="{name}" stroke-linejoin="round" '
     return svg.replace("<svg ", head, 1).strip()
+
+
+def _compact(svg: str) -> str:
+    """The same drawing in fewer bytes, one element per line: no metadata, no rule that would style
+    the whole page, no idle groups and ids, numbers to two decimals, the font named once.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style .*?</style>", "", svg, flags=re.S)
+    svg = re.sub(r'<defs>\s*</defs>| transform="rotate\(-0 [^"]*"| version="1.1"', "", svg)
+    svg = re.sub(r"\s+", " ", re.sub(r'<g id="[^"]*">', "<g>", svg)).replace("> <", ">\n<")
+    svg = re.sub(r"<[^>]*>", _short_numbers, svg)
+    font = re.search(r" font-family: [^;\"]*;", svg)
+    if font:
+        svg = svg.replace(font[0], "").replace("<svg ", f'<svg style="{font[0].strip()}" ', 1)
+    return _without_idle_groups(_styled_once(svg)).strip()
+
+
+def _short_numbers(tag: re.Match[str]) -> str:
+    """Numbers to two decimals; a path of many lines says so once."""
+    text = re.sub(r"-?\d+\.\d+", lambda n: f"{round(float(n[0]), 2) + 0.0:g}", tag[0])
+    return re.sub(r"L [-\d. L]+", lambda path: "L " + path[0].replace("L ", ""), text)
+
+
+def _styled_once(svg: str) -> str:
+    """Dots of one style as one group of that style."""
+    run = re.compile(r'<use [^>]*?( style="[^"]*")/>\n(?:<use [^>]*?\1/>\n)+')
+    return run.sub(lambda dots: f"<g{dots[1]}>\n{dots[0].replace(dots[1], '')}</g>\n", svg)
+
+
+def _without_idle_groups(svg: str) -> str:
+    idle, found = re.compile(r"<g>\n((?:<(?!/?g\b)[^>]*>[^<]*)*)</g>\n?"), 1
+    while found:
+        svg, found = idle.subn(r"\1", svg)
+    return svg
 
 
 def series(figure: Any) -> dict[str, Any]:

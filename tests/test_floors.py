@@ -17,6 +17,8 @@ FLOORS = {
     "networks": 0,
     "plot": 0,
     "book": 0,
+    "controls": 0,
+    "selfcheck": 0,
     "stacked": 0,
     "optimisers": 1,
     "data": 1,
@@ -26,6 +28,7 @@ FLOORS = {
     "model": 2,
     "partition": 2,
     "train": 3,
+    "workers": 3,
     "datasets": 3,
     "algorithms.base": 4,
     "algorithms.asynchronous": 5,
@@ -42,6 +45,7 @@ FLOORS = {
     "engine": 7,
     "experiment": 8,
     "glance": 8,
+    "diagrams": 8,
     "": 9,  # the public list
 }
 MAY_BE_MISSING = (

@@ -215,3 +215,20 @@ def test_a_broken_block_shows_nothing(shown):
     with pytest.raises(RuntimeError), panel(ALT):
         raise RuntimeError("stop")
     assert shown == []
+
+
+def test_a_drawing_is_short_and_keeps_what_is_written_in_it(shown):
+    heights = np.random.default_rng(0).random(20)
+    with panel(ALT, title="0.12345 L 1.23456 L 2.34567") as ax:
+        ax.plot(range(20), heights, label="a")
+        dots(ax, np.linspace(0, 1, 50), np.linspace(0, 1, 50), "FedAvg")
+        ax.set_yticks([0.001, 0.5])
+    drawn = svg(shown)
+    assert "0.12345 L 1.23456 L 2.34567</text>" in drawn
+    assert "0.001</text>" in drawn
+    assert not re.search(r"\d\.\d{3,}", re.sub(">[^<]*<", "", drawn))
+    paths = [re.findall(r"[-\d.]+", d) for d in re.findall(r' d="M([^"]*)"', drawn)]
+    (curve,) = (np.reshape(p, (20, 2)).astype(float) for p in paths if len(p) == 40)
+    np.testing.assert_allclose(np.corrcoef(curve[:, 1], heights)[0, 1], -1, atol=1e-6)
+    assert len(re.findall("<use ", drawn)) >= 50
+    assert ElementTree.fromstring(drawn) is not None

@@ -12,6 +12,20 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 RULES = [
+    # Chinese terms of the glossary say that they are Chinese, for fonts and for screen readers.
+    (
+        r'<dt id="(term-[^"]*)">(?=[\u4e00-\u9fff])',
+        r'<dt id="\1" lang="zh-Hans">',
+    ),
+    # Screen readers list the parts of a page by name.
+    (
+        r'<nav class="bd-toc-nav page-toc">',
+        r'<nav class="bd-toc-nav page-toc" aria-label="On this page">',
+    ),
+    (
+        r'<div class="(bd-sidebar-primary [^"]*)">',
+        r'<div class="\1" role="complementary" aria-label="The book">',
+    ),
     # A font preloaded "crossorigin" is refused on a disk; the style sheet loads it anyway.
     (r'<link rel="preload" as="font"[^>]*>\s*', ""),
     # Jupyter Book prepares every page for Thebe, a service on the network, not used here.
