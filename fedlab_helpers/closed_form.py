@@ -7,7 +7,8 @@ that every product below is one batched product without a copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,95 +16,131 @@ from torch import Tensor, nn
 
 from .stacked import Stage
 
-# Back through an activation, from its own output: (slope of what it gave, output) -> of its input.
-SLOPES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda slope, a: torch.ops.aten.threshold_backward(slope, a, 0),
-    nn.Tanh: torch.ops.aten.tanh_backward,
-    nn.Sigmoid: torch.ops.aten.sigmoid_backward,
-}
-FUNCTIONS = {
-    torch.relu: nn.ReLU(),
-    nn.functional.relu: nn.ReLU(),
-    torch.Tensor.relu: nn.ReLU(),
-    torch.tanh: nn.Tanh(),
-    torch.Tensor.tanh: nn.Tanh(),
-    torch.sigmoid: nn.Sigmoid(),
-    torch.Tensor.sigmoid: nn.Sigmoid(),
-}
 Slope = Callable[[Tensor, Tensor], Tensor]  # (output, y) -> of every example's loss, like output
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer: where its arrays are among those of the network, and their shape."""
+
+    weight: int
+    bias: int | None
+    shape: tuple[int, int]  # (out, in)
+
+    def forward(self, arrays: Sequence[Tensor], a: Tensor) -> Tensor:
+        """a (clients, in, rows) -> (clients, out, rows)."""
+        weight = arrays[self.weight].view(-1, *self.shape)
+        if self.bias is None:
+            return torch.bmm(weight, a)
+        return torch.baddbmm(arrays[self.bias].unsqueeze(2), weight, a)
+
+    def gradients(self, a: Tensor, slope: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Of each of its arrays, flat, from its input and the slope of what it gave."""
+        yield self.weight, torch.bmm(slope, a.transpose(1, 2)).flatten(1)
+        if self.bias is not None:
+            yield self.bias, slope.sum(2)
+
+    def back(self, arrays: Sequence[Tensor], slope: Tensor) -> Tensor:
+        """The slope of its input."""
+        return torch.bmm(arrays[self.weight].view(-1, *self.shape).transpose(1, 2), slope)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of each number, and the way back: (slope of output, output) -> of its input."""
+
+    forward: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+
+
+def _relu_back(slope: Tensor, a: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(slope, a, 0)
+
+
+RELU = Activation(torch.relu, _relu_back)
+TANH = Activation(torch.tanh, torch.ops.aten.tanh_backward)
+SIGMOID = Activation(torch.sigmoid, torch.ops.aten.sigmoid_backward)
+ACTIVATIONS: dict[Any, Activation] = {
+    **dict.fromkeys((nn.ReLU, torch.relu, nn.functional.relu, torch.Tensor.relu), RELU),
+    **dict.fromkeys((nn.Tanh, torch.tanh, torch.Tensor.tanh), TANH),
+    **dict.fromkeys((nn.Sigmoid, torch.sigmoid, torch.Tensor.sigmoid), SIGMOID),
+}
 
 
 class ChainGradient:
     """The gradient of the mean loss of a chain of linear layers, for w (clients, d).
 
-    loss_slope: the slope of each example's loss with respect to the network's output, both
-        (clients, outputs, rows).
+    layers: in order. sizes: of the network's arrays, in their order in w. loss_slope: the slope of
+        each example's loss with respect to the network's output, both (clients, outputs, rows).
     """
 
     def __init__(
-        self, layers: list[tuple[str, nn.Module]], sizes: dict[str, int], loss_slope: Slope
+        self, layers: Sequence[Linear | Activation], sizes: Sequence[int], loss_slope: Slope
     ):
-        self.layers, self.loss_slope = layers, loss_slope
-        self.names, self.sizes = list(sizes), list(sizes.values())
+        self.layers, self.sizes, self.loss_slope = list(layers), list(sizes), loss_slope
 
     @classmethod
     def of(
         cls, stages: list[Stage] | None, sizes: dict[str, int], loss_slope: Slope | None
     ) -> ChainGradient | None:
         """None where the network is not such a chain, or the loss has no formula here."""
-        layers = [(stage.name, FUNCTIONS.get(stage.layer, stage.layer)) for stage in stages or []]
-        arrays = [f"{n}{p}" for n, layer in layers for p, _ in _arrays(layer)]
-        known = all(type(layer) in (nn.Linear, *SLOPES) for _, layer in layers)
-        if loss_slope is None or not known or sorted(arrays) != sorted(sizes):
+        layers, names = [_layer(stage, list(sizes)) for stage in stages or []], set(sizes)
+        linear = [layer for layer in layers if isinstance(layer, Linear)]
+        places = [p for layer in linear for p in (layer.weight, layer.bias) if p is not None]
+        if loss_slope is None or None in layers or sorted(places) != list(range(len(names))):
             return None
-        outputs = [layer.out_features for _, layer in layers if isinstance(layer, nn.Linear)]
-        if loss_slope is not cross_entropy_slope and outputs[-1:] != [1]:
+        if loss_slope is not cross_entropy_slope and (not linear or linear[-1].shape[0] != 1):
             return None  # the loss itself says what is wrong with that
-        return cls(layers, sizes, loss_slope)
+        known = [layer for layer in layers if layer is not None]
+        return cls(known, list(sizes.values()), loss_slope)
 
     def __call__(self, w: Tensor, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """w (clients, d), x (clients, rows, features), y and mask (clients, rows) -> like w."""
-        arrays = dict(zip(self.names, w.split(self.sizes, 1), strict=True))
-        a = x.transpose(1, 2)
-        kept = [a]  # the input of every layer
-        for name, layer in self.layers:
-            if not isinstance(layer, nn.Linear):
-                a = layer(a)
-            elif layer.bias is None:
-                a = torch.bmm(_matrices(arrays, name, layer), a)
+        arrays = torch.split_with_sizes(w, self.sizes, 1)
+        values = [x.transpose(1, 2)]  # the input of every layer, and the output
+        for layer in self.layers:
+            if isinstance(layer, Linear):
+                values.append(layer.forward(arrays, values[-1]))
             else:
-                bias = arrays[f"{name}bias"][:, :, None]
-                a = torch.baddbmm(bias, _matrices(arrays, name, layer), a)
-            kept.append(a)
-        slope = self.loss_slope(a, y)  # of the loss, with respect to what the layer below gave
+                values.append(layer.forward(values[-1]))
+        output = values.pop()
+        slope = self.loss_slope(output, y)  # of the loss, with respect to what the layer below gave
         if mask is None:
             slope /= x.shape[1]
         else:
-            slope *= mask[:, None]
+            slope *= mask.unsqueeze(1)
             slope /= mask.sum(1)[:, None, None]
-        g = {}
-        for number in range(len(self.layers) - 1, -1, -1):
-            name, layer = self.layers[number]
-            if not isinstance(layer, nn.Linear):
-                slope = SLOPES[type(layer)](slope, kept[number + 1])
-                continue
-            g[f"{name}weight"] = torch.bmm(slope, kept[number].transpose(1, 2)).flatten(1)
-            if layer.bias is not None:
-                g[f"{name}bias"] = slope.sum(2)
-            if number:
-                slope = torch.bmm(_matrices(arrays, name, layer).transpose(1, 2), slope)
-        return torch.cat([g[name] for name in self.names], 1)
+        g: list[Tensor] = list(arrays)
+        for layer in reversed(self.layers):
+            a = values.pop()
+            if isinstance(layer, Activation):
+                slope = layer.back(slope, output)
+            else:
+                for place, gradient in layer.gradients(a, slope):
+                    g[place] = gradient
+                if values:
+                    slope = layer.back(arrays, slope)
+            output = a
+        return torch.cat(g, 1)
 
 
-def _matrices(arrays: dict[str, Tensor], name: str, layer: nn.Linear) -> Tensor:
-    """The weights of a layer, (clients, out, in)."""
-    weight = arrays[f"{name}weight"]
-    return weight.view(len(weight), layer.out_features, layer.in_features)
+def _layer(stage: Stage, names: list[str]) -> Linear | Activation | None:
+    """A stage as a layer of this module, or None."""
+    if type(stage.layer) is nn.Linear:
+        weight, bias = (f"{stage.name}{part}" for part in ("weight", "bias"))
+        if weight not in names or (stage.layer.bias is not None and bias not in names):
+            return None
+        place = None if stage.layer.bias is None else names.index(bias)
+        return Linear(
+            names.index(weight), place, (stage.layer.out_features, stage.layer.in_features)
+        )
+    module = isinstance(stage.layer, nn.Module)
+    return ACTIVATIONS.get(type(stage.layer) if module else stage.layer)
 
 
 def cross_entropy_slope(scores: Tensor, y: Tensor) -> Tensor:
     """softmax(scores) - one_hot(y): (clients, classes, rows), (clients, rows)."""
-    return scores.softmax(1).scatter_(1, y.long()[:, None], -1, reduce="add")
+    return scores.softmax(1).scatter_(1, y.long().unsqueeze(1), -1, reduce="add")
 
 
 def squared_error_slope(output: Tensor, y: Tensor) -> Tensor:
@@ -114,7 +151,3 @@ def squared_error_slope(output: Tensor, y: Tensor) -> Tensor:
 def binary_cross_entropy_slope(logits: Tensor, y: Tensor) -> Tensor:
     """sigmoid(logits) - y: (clients, 1, rows), (clients, rows)."""
     return logits.sigmoid() - y[:, None]
-
-
-def _arrays(layer: Any) -> list[tuple[str, Tensor]]:
-    return list(layer.named_parameters()) if isinstance(layer, nn.Module) else []

@@ -564,8 +564,7 @@ def train_teams(teams: dict[int, Team], model: Model, together: Together, round:
     blocks = together.blocks(run, clients, model, round)
     with data.workers.reproducible(data.seed, round):
         downs, uploads, states = zip(*data.workers.map(work, blocks), strict=True)
-    order = torch.cat(blocks)
-    back = order.argsort()
+    back = torch.cat(blocks).argsort()
     upload, kept = _in_order(uploads, back), _in_order(states, back)
     for i, team in teams.items():
         mine = run == i

@@ -35,9 +35,10 @@ def train(
     direction = direction or model.gradient
     state, done = optimiser.init(w), []
     for batch in data.batches():
-        if len(batch.x) < len(w):  # the clients in the last rows have had all their mini-batches
-            at_work = slice(len(batch.x))
-            done.append(w[len(batch.x) :])
+        count = batch.x.shape[0]
+        if count < w.shape[0]:  # the clients in the last rows have had all their mini-batches
+            at_work = slice(count)
+            done.append(w[count:])
             w, anchors = w[at_work], tuple(v[at_work] for v in anchors)
             state = tree(itemgetter(at_work), state)
         new, state = optimiser.step(w, direction(w, batch, *anchors), state)
