@@ -5,6 +5,7 @@
 #   JOBS      test processes                                 make test JOBS=4
 #   TESTS     what to test                                   make test TESTS=tests/test_data.py
 #   CHAPTER   one chapter instead of all                     make run CHAPTER=multitask
+#   BENCH     some benchmarks instead of all                 make bench BENCH="W1 clients"
 #   PAPERS    some experiments instead of all                make papers PAPERS="heart ditto"
 
 PYTHON ?= python3
@@ -13,6 +14,7 @@ JOBS ?= 2
 TESTS ?=
 CHAPTER ?=
 PAPERS ?=
+BENCH ?=
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
@@ -23,11 +25,11 @@ STAMP := .venv/fedlab-ready
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help book test status mutants lab run papers lint format screenshots clean setup
+.PHONY: help book pdf test status mutants lab run papers bench bench-peers lint format screenshots clean setup
 
 help: ## list these commands
 	@echo "Usage: make COMMAND"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
 		printf '  %-12s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP) ## the environment alone: .venv with the pinned packages
@@ -41,6 +43,9 @@ $(STAMP): requirements.txt pyproject.toml
 book: $(STAMP) ## render the book and say where to open it
 	@$(BIN)/jupyter-book build . -W -n --keep-going -q > /dev/null || { rm -rf _build/.doctrees; exit 1; }
 	@echo "The book is rendered. Open this file in a browser: $(CURDIR)/$(PAGE)"
+
+pdf: book ## the book as one PDF, printed by Chromium
+	@$(BIN)/python book/pdf.py
 
 test: $(STAMP) ## unit tests, every notebook against its stored outputs, the rendered pages
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(TESTS)
@@ -61,6 +66,13 @@ run: $(STAMP) ## execute chapters again and store their outputs (all, or CHAPTER
 
 papers: $(STAMP) ## hold the package against published numbers, and write that page of the book
 	@$(BIN)/python benchmarks/papers/run.py $(PAPERS)
+
+bench: $(STAMP) ## time the simulator, and write that page of the book
+	@$(BIN)/python benchmarks/speed/run.py $(BENCH)
+
+bench-peers: $(STAMP) ## the same beside other libraries, each set up in an environment under .peers
+	@$(BIN)/python benchmarks/speed/peers.py
+	@$(BIN)/python benchmarks/speed/run.py peers
 
 lint: $(STAMP) ## style of code and notebooks, types
 	@$(BIN)/python -m ruff check .

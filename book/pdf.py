@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -30,7 +31,7 @@ FOOTER = """<div style="width: 100%; text-align: center; font-size: 8pt">
 <span class="pageNumber"></span></div>"""
 
 
-def read(name: str) -> BeautifulSoup:
+def read(name: str) -> Any:
     """A rendered page."""
     return BeautifulSoup(
         (HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser"
@@ -63,7 +64,7 @@ def whole(names: list[str]) -> str:
     )
 
 
-def rename(soups: dict[str, BeautifulSoup]) -> dict[tuple[str, str], str]:
+def rename(soups: dict[str, Any]) -> dict[tuple[str, str], str]:
     """Give ids that several pages use a name of their own -> (page, old id): new id."""
     places: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
@@ -81,8 +82,8 @@ def rename(soups: dict[str, BeautifulSoup]) -> dict[tuple[str, str], str]:
 
 
 def article(
-    name: str, soup: BeautifulSoup, places: dict[tuple[str, str], str]
-) -> Tag:
+    name: str, soup: Any, places: dict[tuple[str, str], str]
+) -> Any:
     """A page's text, its links to other pages turned into links within the document."""
     for mark in soup.article.select(".headerlink"):
         mark.decompose()

@@ -6,19 +6,24 @@
     python book/run.py --check          execute nothing; say which are not stored in that form
 
 Each chapter has a first cell that installs the package where it is missing, as on Colab, from the
-repository that `_config.yml` names. Running a chapter puts it in. A chapter that raises leaves its file as it was. `make run` calls this with the pinned environment.
+repository that `_config.yml` names. Running a chapter puts it in. A cell that takes a few seconds
+says so in its first line, in round numbers; running the chapter measures it again. A chapter that
+raises leaves its file as it was. `make run` calls this with the pinned environment.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil  # type: ignore[import-untyped]
 import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
@@ -32,6 +37,9 @@ from importlib.util import find_spec
 if find_spec("fedlab_helpers") is None:
     package = "git+{url}"
     get_ipython().run_line_magic("pip", f"install -q {package}")"""
+LONG = 3  # seconds; a cell that takes longer says so
+BUDGETS = (5, 10, 20, 50, 100, 200, 500)
+BUDGET = re.compile(r"# Takes about (\d+) seconds\.\n")
 KERNEL = {
     "display_name": "Python 3",
     "language": "python",
@@ -77,8 +85,42 @@ def execute(path: Path) -> nbformat.NotebookNode:
         store_widget_state=False,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
+    began, ended = {}, {}
+
+    def begins(cell_index: int, **_: Any) -> None:
+        began[cell_index] = seconds_of(client)
+
+    def ends(cell_index: int, **_: Any) -> None:
+        ended[cell_index] = seconds_of(client)
+
+    client.on_cell_execute, client.on_cell_executed = begins, ends
     client.execute()
+    for number in ended:
+        cell = notebook.cells[number]
+        cell.source = budgeted(cell.source, ended[number] - began[number])
     return notebook
+
+
+def seconds_of(client: NotebookClient) -> float:
+    """What the kernel has computed so far; other work on the machine does not count."""
+    kernel: Any = client.km
+    times = psutil.Process(kernel.provisioner.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def budgeted(code: str, seconds: float) -> str:
+    """The code of a cell, with a first line that says how long it takes if that is long.
+
+    What a cell says stays while it is right within a factor of two: machines differ.
+    """
+    said = BUDGET.match(code)
+    if said and 0.5 <= seconds / int(said[1]) <= 2:
+        return code
+    code = BUDGET.sub("", code, count=1) if said else code
+    if seconds <= LONG:
+        return code
+    near = min(BUDGETS, key=lambda budget: abs(math.log(budget / seconds)))
+    return f"# Takes about {near} seconds.\n{code}"
 
 
 def launchable(

@@ -7,13 +7,14 @@ that every product below is one batched product without a copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .data import Batch
 from .stacked import Stage
 
 Slope = Callable[[Tensor, Tensor], Tensor]  # (output, y) -> of every example's loss, like output
@@ -39,6 +40,13 @@ class Linear:
         yield self.weight, torch.bmm(slope, a.transpose(1, 2)).flatten(1)
         if self.bias is not None:
             yield self.bias, slope.sum(2)
+
+    def step(self, arrays: Sequence[Tensor], a: Tensor, slope: Tensor, lr: float) -> None:
+        """Move its arrays against their gradients, in place."""
+        weight = arrays[self.weight].view(-1, *self.shape)
+        weight.baddbmm_(slope, a.transpose(1, 2), alpha=-lr)
+        if self.bias is not None:
+            arrays[self.bias].sub_(slope.sum(2), alpha=lr)
 
     def back(self, arrays: Sequence[Tensor], slope: Tensor) -> Tensor:
         """The slope of its input."""
@@ -97,6 +105,33 @@ class ChainGradient:
     def __call__(self, w: Tensor, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """w (clients, d), x (clients, rows, features), y and mask (clients, rows) -> like w."""
         arrays = torch.split_with_sizes(w, self.sizes, 1)
+        g = list(arrays)
+        for layer, a, slope in self._slopes(arrays, x, y, mask):
+            for place, gradient in layer.gradients(a, slope):
+                g[place] = gradient
+        return torch.cat(g, 1)
+
+    def descend(self, w: Tensor, batches: Iterable[Batch], lr: float) -> Tensor:
+        """A step of gradient descent for every mini-batch: w (clients, d) -> (clients, d).
+
+        Mini-batches of fewer clients are those of the first rows. Nothing is put together in
+        between: every array stays on its own and moves in place.
+        """
+        arrays = [array.clone() for array in torch.split_with_sizes(w, self.sizes, 1)]
+        at_work = arrays
+        for x, y, mask in batches:
+            if x.shape[0] < at_work[0].shape[0]:
+                at_work = [array[: x.shape[0]] for array in arrays]
+            for layer, a, slope in self._slopes(at_work, x, y, mask):
+                layer.step(at_work, a, slope, lr)
+        return torch.cat(arrays, 1)
+
+    def _slopes(
+        self, arrays: Sequence[Tensor], x: Tensor, y: Tensor, mask: Tensor | None
+    ) -> Iterator[tuple[Linear, Tensor, Tensor]]:
+        """Linear layers from the last to the first, each with its input and the slope of the mean
+        loss with respect to what it gave.
+        """
         values = [x.transpose(1, 2)]  # the input of every layer, and the output
         for layer in self.layers:
             if isinstance(layer, Linear):
@@ -104,24 +139,21 @@ class ChainGradient:
             else:
                 values.append(layer.forward(values[-1]))
         output = values.pop()
-        slope = self.loss_slope(output, y)  # of the loss, with respect to what the layer below gave
+        slope = self.loss_slope(output, y)
         if mask is None:
             slope /= x.shape[1]
         else:
             slope *= mask.unsqueeze(1)
             slope /= mask.sum(1)[:, None, None]
-        g: list[Tensor] = list(arrays)
         for layer in reversed(self.layers):
             a = values.pop()
             if isinstance(layer, Activation):
                 slope = layer.back(slope, output)
             else:
-                for place, gradient in layer.gradients(a, slope):
-                    g[place] = gradient
-                if values:
-                    slope = layer.back(arrays, slope)
+                below = layer.back(arrays, slope) if values else slope
+                yield layer, a, slope  # who moves its arrays now does not change what is below
+                slope = below
             output = a
-        return torch.cat(g, 1)
 
 
 def _layer(stage: Stage, names: list[str]) -> Linear | Activation | None:

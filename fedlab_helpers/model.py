@@ -145,7 +145,7 @@ class Model:
         self._with_rows: dict[tuple[str, int], Model] = {}
         self._own = threading.local()
         sizes = dict(zip(self.shapes, self.sizes, strict=True))
-        self._formula = (
+        self.formula = (
             closed_form.ChainGradient.of(self.stages, sizes, SLOPES.get(loss))
             if backend == "stacked"
             else None
@@ -205,8 +205,8 @@ class Model:
 
         By formula where the network and the loss have one, else by autograd.
         """
-        if self._formula is not None and w.ndim == 2:
-            return self._formula(w, *batch)
+        if self.formula is not None and w.ndim == 2:
+            return self.formula(w, *batch)
         if self.backend == "loop" and w.ndim == 2:
             return torch.stack([gradient(self.loss, *one) for one in _one_by_one(w, batch)])
         return gradient(self.loss, w, batch)

@@ -23,6 +23,11 @@ class SGD(Checked):
     momentum: float = 0.0
     weight_decay: float = 0.0
 
+    @property
+    def plain(self) -> bool:
+        """Whether a step is w - lr g, and nothing else."""
+        return not (self.momentum or self.weight_decay)
+
     def init(self, w: Tensor) -> State:
         """The velocity, (..., d); nothing without momentum."""
         return (torch.zeros_like(w),) if self.momentum else ()

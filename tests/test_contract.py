@@ -427,3 +427,12 @@ def test_seeds_together_give_what_each_gives_alone(algorithm, late):
         alone = run(algorithm, data(seed), seed=seed, **options)
         close(outcome(history), outcome(alone))
         assert history.time == alone.time
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@every_algorithm
+@pytest.mark.parametrize("backend", ["auto", "vmap", "loop"])
+def test_a_gpu_gives_what_the_processor_gives(algorithm, backend):
+    on_gpu = run(algorithm, model=model_for(algorithm, backend), device="cuda")
+    found = [v.cpu() for v in outcome(on_gpu)]
+    close(found, outcome(run(algorithm, model=model_for(algorithm, backend))))

@@ -82,3 +82,16 @@ def test_batch_norm_remembers_the_batch_as_it_was_before_the_step(backend):
         torch.nn.functional.cross_entropy(net(batch.x[0]), batch.y[0]).backward()
         optimiser.step()
     close(w[0], model.flatten(net.state_dict()))
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["linear", "one hidden layer"])
+def test_steps_by_formula_are_those_along_the_gradient(hidden):
+    linear = Model(lambda: torch.nn.Linear(3, 3, dtype=torch.float64))
+    model, data = classifier() if hidden else linear, local()
+    w = drawn(model)
+    assert model.formula is not None
+    before = w.clone()
+    along = train(model, w, data, SGD(0.1), model.gradient)
+    close(train(model, w, data, SGD(0.1)), along)
+    equal(w, before)
+    assert not torch.equal(along, w)

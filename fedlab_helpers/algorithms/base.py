@@ -126,7 +126,7 @@ class FedAvg(Checked):
 def need_plain_sgd(algorithm: FedAvg) -> None:
     """Raises ValueError where the paper's formula knows no other optimiser."""
     o = algorithm.optimiser
-    if not isinstance(o, SGD) or o.momentum or o.weight_decay:
+    if not isinstance(o, SGD) or not o.plain:
         raise ValueError(
             f"{type(algorithm).__name__} expects the optimiser SGD without momentum and weight "
             f"decay, got {o}"
