@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Batch
 from .stacked import Stage
 
+MiniBatch = tuple[Tensor, Tensor, Tensor | None]  # x, y and mask of a mini-batch
 Slope = Callable[[Tensor, Tensor], Tensor]  # (output, y) -> of every example's loss, like output
 
 
@@ -111,7 +111,7 @@ class ChainGradient:
                 g[place] = gradient
         return torch.cat(g, 1)
 
-    def descend(self, w: Tensor, batches: Iterable[Batch], lr: float) -> Tensor:
+    def descend(self, w: Tensor, batches: Iterable[MiniBatch], lr: float) -> Tensor:
         """A step of gradient descent for every mini-batch: w (clients, d) -> (clients, d).
 
         Mini-batches of fewer clients are those of the first rows. Nothing is put together in
