@@ -277,7 +277,9 @@ def _algorithms(found: dict[str, Any]) -> list[str]:
         "A network 64-32-10, 100 clients with 100 rows, two epochs of batch 20. Time and passes",
         "are in units of FedAvg's. Passes count how often an example goes through the network,",
         "which the algorithm asks for by its definition. FedBN is compared with FedAvg on its",
-        "network with BatchNorm. Pooled takes all its steps one after the other.",
+        "network with BatchNorm. Pooled takes all its steps one after the other. Not counted:",
+        "that DP-SGD clips a gradient for every single example, and that Per-FedAvg multiplies",
+        "with a Hessian.",
         "",
         *table(("algorithm", "ms a round", "time / FedAvg", "passes / FedAvg"), rows),
     ]
