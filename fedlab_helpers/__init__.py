@@ -47,8 +47,9 @@ from .algorithms import (
     distil,
 )
 from .data import Batch, Examples, Federation, LocalData
-from .engine import Diverged, History, repeat, simulate
+from .engine import Diverged, repeat, simulate
 from .experiment import Comparison, compare, grid, tune
+from .history import History
 from .model import (
     Model,
     Score,

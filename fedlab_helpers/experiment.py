@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .algorithms.base import FedAvg
 from .data import Federation
-from .engine import History, repeat
+from .engine import repeat
+from .history import History
 from .model import Model
 
 

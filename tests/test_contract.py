@@ -312,7 +312,7 @@ def test_what_is_counted_is_what_leaves_the_clients_and_the_server(algorithm, mo
 
     everybody = Synchronous()  # nobody is welcomed: a newcomer's work would pass here too
     monkeypatch.setattr(type(algorithm), "client_update", client_update)
-    counted = run(algorithm, schedule=everybody, held_out=(), block=2)
+    counted = run(algorithm, schedule=everybody, held_out=(), block=2, threads=1)
     if algorithm.pooled:  # the data go up once, and the last model down
         federation = classification()
         up[0] = federation.train.x.numel() + len(federation.train.y)

@@ -41,6 +41,7 @@ FLOORS = {
     "algorithms.private": 5,
     "algorithms.robust": 5,
     "algorithms.recommender": 6,
+    "history": 6,
     "algorithms": 7,
     "engine": 7,
     "experiment": 8,
