@@ -84,14 +84,14 @@ def shuffles(
         lengths = np.repeat(sizes, epochs)  # one segment for every client and epoch
         row = count_up(lengths).astype(np.uint64)
         hashes = _mix(np.repeat(names, lengths) + row)
-        # One 64-bit number per row - segment, hash, row - so that one plain sort does it all.
+        # One number of 63 bits per row - segment, hash, row - so that one plain sort does it all.
         row_bits = max(int(sizes.max()) - 1, 1).bit_length()
         segment_bits = max(len(lengths) - 1, 1).bit_length()
-        hashes >>= np.uint64(segment_bits + row_bits)
-        segment = np.arange(len(lengths), dtype=np.uint64) << np.uint64(64 - segment_bits)
+        hashes >>= np.uint64(1 + segment_bits + row_bits)
+        segment = np.arange(len(lengths), dtype=np.uint64) << np.uint64(63 - segment_bits)
         packed = np.repeat(segment, lengths) | (hashes << np.uint64(row_bits)) | row
-    packed.sort()
-    return (packed & np.uint64(2**row_bits - 1)).astype(np.int64)
+    ordered = torch.from_numpy(packed.view(np.int64)).sort().values  # twice as fast as numpy's
+    return (ordered & (2**row_bits - 1)).numpy()
 
 
 def count_up(lengths: np.ndarray) -> np.ndarray:

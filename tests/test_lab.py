@@ -122,7 +122,7 @@ def page(server: str, chromium) -> Iterator[Page]:
 def test_make_lab_opens_the_front_page() -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    command = ["make", "--dry-run", "--old-file=.venv/fedlab-ready", "lab"]
+    command = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/fedlab-ready", "lab"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     last = done.stdout.splitlines()[-1]
     assert last.endswith("jupyter lab --allow-root --notebook-dir=. book/index.md")

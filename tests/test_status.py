@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -79,7 +80,8 @@ def test_cells_that_are_not_compared_are_named_with_their_reason() -> None:
 def test_a_page_is_not_written_from_part_of_the_book() -> None:
     before = PAGE.read_text(encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--status", "-q", "tests/test_skipping.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    alone = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=alone)
     assert done.returncode == 1
     assert "book/status.md is left as it was" in done.stdout
     assert PAGE.read_text(encoding="utf-8") == before
