@@ -245,6 +245,8 @@ class Together:
         order = self.examples.sizes[self.offsets[run] + clients].argsort(
             descending=True, stable=True
         )
+        if model.backend == "loop":  # nothing is gained by putting clients together
+            return list(order.split(1))
         local, data = self.local(run[order], clients[order], round), self.runs[0]
         shares = share_out(local.counts, local.width * model.d, data.workers.count)
         return list(order.split([n for share in shares for n in _portions(share, data.block)]))
