@@ -1,13 +1,15 @@
-"""What several test modules share: the rendered book, and a browser."""
+"""What several test modules share: the rendered book, a browser, and `book/run.py`."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import browser as browsing
 import pytest
@@ -41,3 +43,14 @@ def chromium() -> Iterator[browsing.Browser]:
         pytest.skip(f"no browser: none of {', '.join(browsing.PROGRAMS)} is installed")
     with browsing.chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def run() -> ModuleType:
+    """book/run.py."""
+    spec = importlib.util.spec_from_file_location("run", browsing.ROOT / "book" / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

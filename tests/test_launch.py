@@ -20,17 +20,6 @@ URL = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["reposi
 OTHER_NAME = {"torch": "pytorch-cpu"}
 
 
-@pytest.fixture(scope="module")
-def run() -> ModuleType:
-    """book/run.py."""
-    spec = importlib.util.spec_from_file_location("run", ROOT / "book" / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_chapter_starts_with_the_cell_that_installs_the_package(
     run: ModuleType, chapter: str

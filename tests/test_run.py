@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
-from browser import ROOT
-
-
-@pytest.fixture
-def run() -> ModuleType:
-    """book/run.py."""
-    spec = importlib.util.spec_from_file_location("run", ROOT / "book" / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
