@@ -35,6 +35,23 @@ class Batch(NamedTuple):
         return support, Batch(self.x[:, 1::2], self.y[:, 1::2], masks[1])
 
 
+class Steps(NamedTuple):
+    """Mini-batches of consecutive steps, one step's after the other's."""
+
+    active: list[int]  # (steps,), how many mini-batches each has: those of its first clients
+    x: Tensor  # (mini-batches, rows, *features)
+    y: Tensor  # (mini-batches, rows)
+    mask: Tensor | None  # (mini-batches, rows), as in `Batch`
+    full: list[bool]  # (steps,), whether no row of the step only fills up
+
+    def where_short(self, v: Tensor | None) -> list[Tensor | None]:
+        """Of v (mini-batches, ...) the part of every step, None for the full ones."""
+        if v is None:
+            return [None] * len(self.full)
+        parts = v.split(self.active)
+        return [None if full else part for full, part in zip(self.full, parts, strict=True)]
+
+
 class Examples:
     """The examples of all clients: a table, and how many rows of it each client has.
 
@@ -336,23 +353,37 @@ class LocalData:
         (with the mask False): not with zeros, which would spoil BatchNorm. A full batch comes in
         its own order: there is nothing to shuffle.
         """
+        for steps in self.gathered():
+            x, y = (v.split(steps.active) for v in (steps.x, steps.y))
+            yield from map(Batch, x, y, steps.where_short(steps.mask))
+
+    def gathered(self, one: bool = False) -> Iterator[Steps]:
+        """The same mini-batches, of many steps at a time, which are brought together at once.
+
+        one: with one more feature, which is always 1, and zeros up to `width_with_one`.
+        """
         if self.batch_size is None:
-            yield from [self.all] * int(self.counts.max())
+            x, y, mask = self.all
+            if one:
+                x = _rows_with_one(x.flatten(0, 1), torch.arange(y.numel(), device=x.device))
+                x = x.unflatten(0, y.shape)
+            yield from [Steps([len(self)], x, y, mask, [mask is None])] * int(self.counts.max())
             return
         if not int(self.counts.max()):
             return
-        x, y, plan = self.examples.x, self.examples.y, self._plan
-        width = plan.rows.shape[1]
-        per_row = x[0].numel() * x.element_size()
-        for first, last in plan.chunks(GATHER // max(1, per_row * width)):
-            begin, end = plan.ends[first] - plan.active[first], plan.ends[last - 1]
-            rows = plan.rows[begin:end].flatten()  # one gather for many steps
-            x_chunk = x.index_select(0, rows).view(-1, width, *x.shape[1:])
-            y_chunk = y.index_select(0, rows).view(-1, width, *y.shape[1:])
-            for step in range(first, last):
-                here = slice(plan.ends[step] - plan.active[step] - begin, plan.ends[step] - begin)
-                mask = None if plan.full[step] else plan.mask[begin:end][here]
-                yield Batch(x_chunk[here], y_chunk[here], mask)
+        plan, (table, labels) = self._plan, (self.examples.x, self.examples.y)
+        width, row = plan.rows.shape[1], table.shape[1:]
+        for first, last in plan.chunks(GATHER // max(1, row.numel() * table.element_size() * width)):
+            here = slice(plan.ends[first] - plan.active[first], plan.ends[last - 1])
+            rows = plan.rows[here].flatten()
+            x = _rows_with_one(table, rows) if one else table.index_select(0, rows)
+            yield Steps(
+                plan.active[first:last],
+                x.view(-1, width, *x.shape[1:]),
+                labels.index_select(0, rows).view(-1, width, *labels.shape[1:]),
+                plan.mask[here],
+                plan.full[first:last],
+            )
 
     @cached_property
     def _per_epoch(self) -> Tensor:
@@ -417,6 +448,21 @@ class _Plan:
                 first, total = step, 0
             total += count
         yield first, len(self.active)
+
+
+def width_with_one(features: int) -> int:
+    """How wide rows are with one more feature: up to a multiple of 8, as processors like it."""
+    return (features // 8 + 1) * 8
+
+
+def _rows_with_one(table: Tensor, rows: Tensor) -> Tensor:
+    """These rows of a table (rows, features), a 1 behind each, and zeros up to the width."""
+    features = table.shape[1]
+    x = table.new_empty(len(rows), width_with_one(features))
+    torch.index_select(table, 0, rows, out=x[:, :features])
+    x[:, features] = 1
+    x[:, features + 1 :] = 0
+    return x
 
 
 def _some(items: Sequence, most: int = 5) -> str:

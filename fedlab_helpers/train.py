@@ -34,7 +34,7 @@ def train(
     """
     plain = isinstance(optimiser, SGD) and optimiser.plain
     if plain and model.formula and direction is None and only is None:
-        return model.formula.descend(w, data.batches(), optimiser.lr)  # the same, sooner
+        return model.formula.descend(w, data.gathered(one=True), optimiser.lr)  # the same, sooner
     direction = direction or model.gradient
     state, done = optimiser.init(w), []
     for batch in data.batches():
