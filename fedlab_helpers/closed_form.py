@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Steps, width_with_one
 from .stacked import Stage
+from .steps import Steps, width_with_one
 
 Slope = Callable[[Tensor, Tensor], Tensor]  # (output, y) -> of every example's loss, like output
 
@@ -154,10 +154,10 @@ class ChainGradient:
             first rows.
         Nothing is put together in between: every array stays on its own and moves in place.
         """
-        everyone = [layer.copy() for layer in self._layers(w)]
-        features = everyone[0].weight.shape[2]
-        if folds := everyone[0].bias is not None:
-            everyone[0] = everyone[0].fold()
+        first, *others = [layer.copy() for layer in self._layers(w)]
+        assert isinstance(first, Linear)
+        features, folds = first.weight.shape[2], first.bias is not None
+        everyone = [first.fold() if folds else first, *others]
         layers, active = everyone, len(w)
         for steps in batches:
             inputs = (steps.x if folds else steps.x[..., :features]).transpose(1, 2)
@@ -169,9 +169,9 @@ class ChainGradient:
                     layers, active = [layer.first(count) for layer in everyone], count
                 for layer, below, slope in self._slopes(layers, a, target, share):
                     layer.step(below, slope, rate if share is None else lr)
-        if folds:
-            everyone[0] = everyone[0].unfold(features)
-        return self._together(everyone)
+        first, *others = everyone
+        assert isinstance(first, Linear)
+        return self._together([first.unfold(features) if folds else first, *others])
 
     def _layers(self, w: Tensor) -> list[Linear | Activation]:
         """With the parameters of some clients: views of them."""
@@ -184,7 +184,8 @@ class ChainGradient:
         linear = [layer for layer in layers if isinstance(layer, Linear)]
         arrays: dict[int, Tensor] = {}
         for place, layer in zip(places, linear, strict=True):
-            arrays.update(zip(place.arrays, (layer.weight, layer.bias), strict=False))
+            given = [v for v in (layer.weight, layer.bias) if v is not None]
+            arrays.update(zip(place.arrays, given, strict=True))
         return torch.cat([arrays[i].flatten(1) for i in range(len(arrays))], 1)
 
     def _slopes(

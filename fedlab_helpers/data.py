@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .randomness import count_up, shuffles, stream, torch_stream
+from .steps import Steps, rows_with_one
 
 GATHER = 4_000_000  # bytes of examples that are brought together at once: what caches hold
 
@@ -33,23 +34,6 @@ class Batch(NamedTuple):
             masks = self.mask[:, 0::2], self.mask[:, 1::2] | single
         support = Batch(self.x[:, 0::2], self.y[:, 0::2], masks[0])
         return support, Batch(self.x[:, 1::2], self.y[:, 1::2], masks[1])
-
-
-class Steps(NamedTuple):
-    """Mini-batches of consecutive steps, one step's after the other's."""
-
-    active: list[int]  # (steps,), how many mini-batches each has: those of its first clients
-    x: Tensor  # (mini-batches, rows, *features)
-    y: Tensor  # (mini-batches, rows)
-    mask: Tensor | None  # (mini-batches, rows), as in `Batch`
-    full: list[bool]  # (steps,), whether no row of the step only fills up
-
-    def where_short(self, v: Tensor | None) -> list[Tensor | None]:
-        """Of v (mini-batches, ...) the part of every step, None for the full ones."""
-        if v is None:
-            return [None] * len(self.full)
-        parts = v.split(self.active)
-        return [None if full else part for full, part in zip(self.full, parts, strict=True)]
 
 
 class Examples:
@@ -365,7 +349,7 @@ class LocalData:
         if self.batch_size is None:
             x, y, mask = self.all
             if one:
-                x = _rows_with_one(x.flatten(0, 1), torch.arange(y.numel(), device=x.device))
+                x = rows_with_one(x.flatten(0, 1), torch.arange(y.numel(), device=x.device))
                 x = x.unflatten(0, y.shape)
             yield from [Steps([len(self)], x, y, mask, [mask is None])] * int(self.counts.max())
             return
@@ -373,10 +357,12 @@ class LocalData:
             return
         plan, (table, labels) = self._plan, (self.examples.x, self.examples.y)
         width, row = plan.rows.shape[1], table.shape[1:]
-        for first, last in plan.chunks(GATHER // max(1, row.numel() * table.element_size() * width)):
+        for first, last in plan.chunks(
+            GATHER // max(1, row.numel() * table.element_size() * width)
+        ):
             here = slice(plan.ends[first] - plan.active[first], plan.ends[last - 1])
             rows = plan.rows[here].flatten()
-            x = _rows_with_one(table, rows) if one else table.index_select(0, rows)
+            x = rows_with_one(table, rows) if one else table.index_select(0, rows)
             yield Steps(
                 plan.active[first:last],
                 x.view(-1, width, *x.shape[1:]),
@@ -448,21 +434,6 @@ class _Plan:
                 first, total = step, 0
             total += count
         yield first, len(self.active)
-
-
-def width_with_one(features: int) -> int:
-    """How wide rows are with one more feature: up to a multiple of 8, as processors like it."""
-    return (features // 8 + 1) * 8
-
-
-def _rows_with_one(table: Tensor, rows: Tensor) -> Tensor:
-    """These rows of a table (rows, features), a 1 behind each, and zeros up to the width."""
-    features = table.shape[1]
-    x = table.new_empty(len(rows), width_with_one(features))
-    torch.index_select(table, 0, rows, out=x[:, :features])
-    x[:, features] = 1
-    x[:, features + 1 :] = 0
-    return x
 
 
 def _some(items: Sequence, most: int = 5) -> str:

@@ -20,6 +20,7 @@ FLOORS = {
     "controls": 0,
     "selfcheck": 0,
     "stacked": 0,
+    "steps": 0,
     "optimisers": 1,
     "data": 1,
     "schedule": 1,
