@@ -278,6 +278,13 @@ BUGS = [
         "dp.GaussianDpEvent(noise / 2)", "dp.GaussianDpEvent(noise)", "privacy"),
     Bug("accountant: rounds not composed", "privacy.py",
         "dp.SelfComposedDpEvent(event, times)", "dp.SelfComposedDpEvent(event, 1)", "privacy"),
+    Bug("masks: both clients add", "privacy.py", "sent[v] -= pad", "sent[v] += pad", "privacy"),
+    Bug("masks: the same in every round", "privacy.py",
+        'torch_stream("masks", seed, round, u, v)', 'torch_stream("masks", seed, 1, u, v)', "privacy"),
+    Bug("masks: half of the range", "privacy.py",
+        ".random_(-(2**63), None, generator=key)", ".random_(generator=key)", "privacy"),
+    Bug("attack: units that have not moved have seen infinity", "attacks.py",
+        "moved = bias.abs() > 0", "moved = bias.abs() >= 0", "attacks"),
     # --- robust
     Bug("trimmed on one side", "algorithms/robust.py",
         "[cut : len(uploads) - cut]", "[cut:]", "references"),
