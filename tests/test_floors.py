@@ -45,6 +45,7 @@ FLOORS = {
     "history": 6,
     "algorithms": 7,
     "engine": 7,
+    "transfer": 7,
     "experiment": 8,
     "glance": 8,
     "diagrams": 8,
