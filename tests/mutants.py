@@ -35,6 +35,15 @@ class Bug(NamedTuple):
 
 
 BUGS = [
+    # --- lists of recommendations
+    Bug("the right item comes first among equals", "ranking.py",
+        "(scores >= theirs).sum(-1)", "1 + (scores > theirs).sum(-1)", "ranking"),
+    Bug("negatives are drawn once although they should be fresh", "ranking.py",
+        "round if self.fresh else 0", "0", "ranking"),
+    Bug("per item, moves are averaged over everybody", "algorithms/recommender.py",
+        "        if self.per_item:", "        if False:", "ranking"),
+    Bug("rows that fill up are recommended", "ranking.py",
+        "        if mask is not None:", "        if False:", "ranking"),
     # --- losses and gradients
     Bug("rows that fill up count in the loss", "model.py",
         "    if mask is None:\n        return values.mean(-1)",

@@ -28,6 +28,7 @@ FLOORS = {
     "explore": 1,
     "model": 2,
     "partition": 2,
+    "ranking": 3,
     "train": 3,
     "workers": 3,
     "datasets": 3,
