@@ -8,10 +8,10 @@ from torch import Tensor
 def seen_by_units(weight: Tensor, bias: Tensor) -> Tensor:
     """The input that each unit of a linear layer has seen, from the layer's update.
 
-    The gradient of unit j is (sum_i s_ij x_i, sum_i s_ij), with a number s_ij for every example i
+    The gradient of unit j is (sum_i g_ij x_i, sum_i g_ij), with a number g_ij for every example i
     and one for all features. Its first part, divided by the second, is the example itself where
     there was only one, however many steps it was trained for; with several it is their mean with
-    the weights s_ij, some of them perhaps negative.
+    the weights g_ij, some of them perhaps negative.
     Phong, Aono, Hayashi, Wang and Moriai, IEEE Transactions on Information Forensics and Security
     13(5), 2018, section III; Geiping, Bauermeister, Droege and Moeller, NeurIPS 2020, Proposition
     3.1. arXiv:2003.14053
