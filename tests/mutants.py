@@ -249,6 +249,18 @@ BUGS = [
     # --- distillation
     Bug("distillation: T squared forgotten", "algorithms/distillation.py",
         "return T**2 * (", "return (", "references", "distillation"),
+    Bug("distillation by formula: T forgotten", "algorithms/distillation.py",
+        "return T * ((output / T)", "return ((output / T)", "references", "distillation"),
+    Bug("distillation by formula: teacher's classes and rows mixed up",
+        "algorithms/distillation.py",
+        "teacher.exp().transpose(1, 2)",
+        "teacher.exp().reshape(len(teacher), -1, teacher.shape[1])",
+        "references", "distillation"),
+    Bug("FedMD: newcomers do not train", "algorithms/distillation.py",
+        "class FedMD(_OnPublicData, Personal):",
+        "class FedMD(_OnPublicData, Personal):\n"
+        "    def welcome(self, model, server, client, data):\n        return client\n",
+        "references", "newcomer"),
     Bug("distillation: temperature on one side only", "algorithms/distillation.py",
         "(model(w, x) / T).log_softmax(-1)", "model(w, x).log_softmax(-1)",
         "references", "distillation"),
