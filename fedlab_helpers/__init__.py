@@ -8,6 +8,7 @@ from .algorithms import (
     APFL,
     DPSGD,
     IFCA,
+    L2SP,
     MOCHA,
     SCAFFOLD,
     Cohort,

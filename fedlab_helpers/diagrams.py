@@ -417,6 +417,41 @@ def transfer() -> Diagram:
     )
 
 
+def secure_aggregation() -> Diagram:
+    """Masks that cancel: the server adds up what it cannot read, and gets the right sum."""
+    body = [_server(_circle(220, 35, "w"), _text(246, 40, "mean of what lies behind", "start"))]
+    signs = ((("+", "12"), ("+", "13")), (("-", "12"), ("+", "23")), (("-", "13"), ("-", "23")))
+    for k, (x, masks) in enumerate(zip(CENTRES, signs, strict=True), 1):
+        body += [
+            _up(x, 150, 70),
+            _noise(x, 94, k),
+            _client(x, 154, 256, f"client {k}"),
+            _circle(x, 188, f"w_{k}"),
+            *(
+                _group(
+                    "own",
+                    _rect(x - 44, 220 + 38 * i, 88, 30),
+                    _text(x, 240 + 38 * i, f"{'−' if sign == '-' else '+'} $s_{pair}$"),
+                )
+                for i, (sign, pair) in enumerate(masks)
+            ),
+            _arrow((x, 318), (x, 298), "ink"),
+            _drum(x, 334),
+        ]
+    body += [
+        _text(230, 434, "Every two clients share a mask. One adds it,"),
+        _text(230, 456, "the other subtracts it: the sum has none left."),
+    ]
+    return Diagram(
+        "".join(body),
+        470,
+        "Secure aggregation. Three clients have trained models w1, w2 and w3. Every two of them "
+        "share a random mask: client 1 adds s12 and s13 to its model, client 2 subtracts s12 and "
+        "adds s23, client 3 subtracts s13 and s23. What goes up looks like noise, but in the sum "
+        "that the server forms each mask meets its opposite, and the mean of the models is left.",
+    )
+
+
 # --- what they are drawn with --------------------------------------------------------------------
 
 _STYLE = re.sub(
@@ -647,6 +682,15 @@ def _table(x: float, y: float, items: int, touched: Iterable[int], step: float) 
         _path(columns(rest), "line thin faint"),
     )
     return _group("shared", filled, empty)
+
+
+def _noise(x: float, y: float, key: int) -> str:
+    """A message that looks like noise: cells, half of them filled, by lot."""
+    drawn = stream("masks", key).random(35) < 0.5
+    corners = ((x - 24.5 + 7 * (i % 7), y + 7 * (i // 7)) for i in range(35) if drawn[i])
+    cells = "".join(f"M{a:g} {b:g}h7v7h-7z" for a, b in corners)
+    frame = f'<rect class="step" x="{x - 26:g}" y="{y - 2:g}" width="52" height="39"/>'
+    return _group("ink", frame, _path(cells, "tip"))
 
 
 def _key(y: float, shared: str, own: str) -> list[str]:

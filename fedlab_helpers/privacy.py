@@ -1,13 +1,22 @@
-"""From noise to guarantees: what (epsilon, delta) a private algorithm gives.
+"""From noise to guarantees, and sums whose terms nobody sees.
 
-The accounting is that of Google's `dp-accounting` (Renyi differential privacy: Mironov, CSF 2017.
-arXiv:1702.07476), told exactly the sampling that the simulation uses.
+What (epsilon, delta) a private algorithm gives is the accounting of Google's `dp-accounting` (Renyi
+differential privacy: Mironov, CSF 2017. arXiv:1702.07476), told exactly the sampling that the
+simulation uses. `masked` and `sum_of_masked` are the core of secure aggregation.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
 from math import inf
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from .randomness import torch_stream
+
+FRACTION = 2.0**-32  # the step of the fixed-point numbers that are masked
 
 
 def client_epsilon(noise: float, clients: int, cohort: int, rounds: int, delta: float) -> float:
@@ -66,3 +75,42 @@ def _epsilon(event: Any, times: int, delta: float, relation: Any) -> float:
     accountant = rdp.RdpAccountant(neighboring_relation=relation)
     accountant.compose(dp.SelfComposedDpEvent(event, times))
     return float(accountant.get_epsilon(delta))
+
+
+def masked(uploads: Tensor, seed: int, round: int = 1) -> Tensor:
+    """What clients send under secure aggregation: uploads behind masks that cancel in the sum.
+
+    Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal and Seth, CCS 2017, section
+    4, "masking with one-time pads". Every two clients share a random number for each coordinate;
+    one adds it and the other subtracts it. Uploads are rounded to multiples of 2^-32 first, and
+    added modulo 2^64, so that a masked upload is uniform whatever is behind it, and the sum exact.
+    Here a named stream stands for the key that two clients agree on, and nobody drops out in
+    between (the paper recovers their masks from shares).
+
+    uploads: (cohort, ...), floating point. Returns integers of the same shape.
+    Raises ValueError for fewer than two clients, and for numbers too large for the sum.
+    """
+    cohort = len(uploads)
+    if cohort < 2:
+        raise ValueError(
+            f"expected the uploads of two clients or more, got {cohort}; "
+            "the sum over a single one hides nothing"
+        )
+    largest, most = float(uploads.abs().max()), 2.0**62 * FRACTION / cohort
+    if not largest < most:
+        raise ValueError(
+            f"expected numbers below {most:g} for a sum over {cohort} clients, got {largest:g}; "
+            "send differences from the broadcast, or clip them"
+        )
+    sent = (uploads.detach().double().cpu() / FRACTION).round().long()
+    for u, v in combinations(range(cohort), 2):
+        key = torch_stream("masks", seed, round, u, v)
+        pad = torch.empty_like(sent[u]).random_(-(2**63), None, generator=key)
+        sent[u] += pad
+        sent[v] -= pad
+    return sent
+
+
+def sum_of_masked(sent: Tensor) -> Tensor:
+    """What the server learns from masked uploads (cohort, ...): their sum, (...), and no term."""
+    return sent.sum(0).double() * FRACTION

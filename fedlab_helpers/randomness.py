@@ -22,6 +22,7 @@ PURPOSES = (
     "partition",
     "data",
     "client noise",
+    "masks",
 )
 
 

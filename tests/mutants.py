@@ -35,6 +35,15 @@ class Bug(NamedTuple):
 
 
 BUGS = [
+    # --- lists of recommendations
+    Bug("the right item comes first among equals", "ranking.py",
+        "(scores >= theirs).sum(-1)", "1 + (scores > theirs).sum(-1)", "ranking"),
+    Bug("negatives are drawn once although they should be fresh", "ranking.py",
+        "round if self.fresh else 0", "0", "ranking"),
+    Bug("per item, moves are averaged over everybody", "algorithms/recommender.py",
+        "        if self.per_item:", "        if False:", "ranking"),
+    Bug("rows that fill up are recommended", "ranking.py",
+        "        if mask is not None:", "        if False:", "ranking"),
     # --- losses and gradients
     Bug("rows that fill up count in the loss", "model.py",
         "    if mask is None:\n        return values.mean(-1)",
@@ -245,6 +254,18 @@ BUGS = [
     # --- distillation
     Bug("distillation: T squared forgotten", "algorithms/distillation.py",
         "return T**2 * (", "return (", "references", "distillation"),
+    Bug("distillation by formula: T forgotten", "algorithms/distillation.py",
+        "return T * ((output / T)", "return ((output / T)", "references", "distillation"),
+    Bug("distillation by formula: teacher's classes and rows mixed up",
+        "algorithms/distillation.py",
+        "teacher.exp().transpose(1, 2)",
+        "teacher.exp().reshape(len(teacher), -1, teacher.shape[1])",
+        "references", "distillation"),
+    Bug("FedMD: newcomers do not train", "algorithms/distillation.py",
+        "class FedMD(_OnPublicData, Personal):",
+        "class FedMD(_OnPublicData, Personal):\n"
+        "    def welcome(self, model, server, client, data):\n        return client\n",
+        "references", "newcomer"),
     Bug("distillation: temperature on one side only", "algorithms/distillation.py",
         "(model(w, x) / T).log_softmax(-1)", "model(w, x).log_softmax(-1)",
         "references", "distillation"),
@@ -283,6 +304,13 @@ BUGS = [
         "dp.GaussianDpEvent(noise / 2)", "dp.GaussianDpEvent(noise)", "privacy"),
     Bug("accountant: rounds not composed", "privacy.py",
         "dp.SelfComposedDpEvent(event, times)", "dp.SelfComposedDpEvent(event, 1)", "privacy"),
+    Bug("masks: both clients add", "privacy.py", "sent[v] -= pad", "sent[v] += pad", "privacy"),
+    Bug("masks: the same in every round", "privacy.py",
+        'torch_stream("masks", seed, round, u, v)', 'torch_stream("masks", seed, 1, u, v)', "privacy"),
+    Bug("masks: half of the range", "privacy.py",
+        ".random_(-(2**63), None, generator=key)", ".random_(generator=key)", "privacy"),
+    Bug("attack: units that have not moved have seen infinity", "attacks.py",
+        "moved = bias.abs() > 0", "moved = bias.abs() >= 0", "attacks"),
     # --- robust
     Bug("trimmed on one side", "algorithms/robust.py",
         "[cut : len(uploads) - cut]", "[cut:]", "references"),

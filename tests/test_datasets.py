@@ -531,6 +531,22 @@ def test_trap_titles_hold_commas_and_accents_and_no_carriage_returns():
 
 
 @movies
+def test_movies_with_few_ratings_can_be_left_out():
+    federation = load("movielens", min_ratings=10)
+    x = torch.cat([federation.train.x, federation.test.x])[:, 0]
+    assert torch.equal(x.unique(), torch.arange(2269))
+    assert (len(x), int(x.bincount().min())) == (81_116, 10)
+    titles = datasets.movie_titles(min_ratings=10)
+    assert len(titles) == 2269
+    table = raw("movielens").groupby("movieId").filter(lambda own: len(own) >= 10)
+    own = table[table.userId == 1].movieId.map(raw("movielens", 1).set_index("movieId").title)
+    found = [federation.train[0][0][:, 0], federation.test[0][0][:, 0]]
+    assert {titles[i] for i in torch.cat(found)} == set(own)
+    with pytest.raises(ValueError, match="min_ratings that leave each of the 610 users two"):
+        datasets.movielens(min_ratings=300)
+
+
+@movies
 def test_the_test_is_each_users_latest():
     table = raw("movielens")
     for how, held_out in (({}, 0.2), ({"leave_one_out": True}, None)):

@@ -34,7 +34,7 @@ def texts(diagram):
 
 
 def test_there_is_one_for_every_family_of_methods():
-    assert len(EVERY) == 10
+    assert len(EVERY) == 11
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -168,6 +168,14 @@ def test_normalisation_layers_stay_in_fedbn():
 def test_a_layer_of_which_a_part_stays_is_not_drawn_as_if_it_were_whole():
     with pytest.raises(ValueError, match="as a whole"):
         diagrams.shared_layers(MODEL, fl.FedPer(personal=("head.bias",)))
+
+
+def test_every_mask_is_added_once_and_subtracted_once():
+    masks = [text for text in texts(drawn("secure_aggregation")) if text[0] in "+−"]
+    assert sorted(masks) == sorted(
+        f"{sign} s{pair}" for sign in "+−" for pair in ("12", "13", "23")
+    )
+    assert arrows(drawn("secure_aggregation"), "shared") == (0, 3)
 
 
 def test_the_time_line_is_the_schedules():

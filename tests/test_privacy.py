@@ -8,7 +8,7 @@ import torch
 from toys import SIZES, classification, classifier
 
 from fedlab_helpers import DPSGD, SGD, Cohort, DPFedAvg
-from fedlab_helpers.privacy import client_epsilon, example_epsilon
+from fedlab_helpers.privacy import client_epsilon, example_epsilon, masked, sum_of_masked
 
 ORDERS = np.concatenate([np.linspace(1.01, 64, 20_000), np.arange(65, 1025)])
 
@@ -160,3 +160,62 @@ def test_an_epoch_meets_every_example_once_and_adds_z_clips_in_every_step():
     assert sum(visited) == 2 * SIZES[k]
     Watched(optimiser=SGD(0.1)).client_update(model, model.init(0)[None], (), data)
     assert len({float(noise[0, 0]) for noise in drawn}) == len(drawn) == 6
+
+
+# Sums whose terms nobody sees --------------------------------------------------------------------
+
+
+def uploads_of(cohort, numbers=2000, scale=1.0):
+    generator = torch.Generator().manual_seed(cohort)
+    drawn = torch.randn(cohort, numbers, generator=generator, dtype=torch.float64)
+    return scale * drawn
+
+
+@pytest.mark.parametrize("cohort", [2, 3, 7])
+def test_masks_cancel_in_the_sum_and_only_there(cohort):
+    """The rest is rounding: half of 2^-32 for each client."""
+    uploads = uploads_of(cohort)
+    sent = masked(uploads, seed=0)
+    assert float((sum_of_masked(sent) - uploads.sum(0)).abs().max()) <= cohort * 2.0**-33
+    for few in (sent[:1], sent[1:]):
+        assert float((sum_of_masked(few) - uploads[: len(few)].sum(0)).abs().median()) > 1e6
+
+
+def test_a_masked_upload_is_uniform_whatever_is_behind_it():
+    """Its share in each eighth of the whole range; and without a trace of what is behind it."""
+    for scale in (0.0, 1.0, 1e6):
+        uploads = uploads_of(3, 20_000, scale)
+        one = masked(uploads, seed=1)[1].double()
+        shares = torch.histc(one / 2.0**63, bins=8, min=-1, max=1) / len(one)
+        assert float((shares - 1 / 8).abs().max()) < 0.01
+        if scale:
+            assert abs(float(torch.corrcoef(torch.stack([one, uploads[1]]))[0, 1])) < 0.03
+
+
+def test_masks_are_new_in_every_round_and_the_same_for_the_same_seed():
+    uploads = uploads_of(3)
+    first = masked(uploads, 0, round=1)
+    assert torch.equal(first, masked(uploads, 0, round=1))
+    for other in (masked(uploads, 0, round=2), masked(uploads, 1, round=1)):
+        assert not (first == other).any()
+
+
+def test_masks_keep_the_shape_of_what_is_sent():
+    uploads = uploads_of(2).view(2, 50, 40).float()
+    sent = masked(uploads, 0)
+    assert sent.shape == uploads.shape
+    assert not sent.is_floating_point()
+    torch.testing.assert_close(sum_of_masked(sent), uploads.double().sum(0), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("uploads", "words"),
+    [
+        (torch.ones(1, 4), "two clients or more, got 1"),
+        (torch.full((3, 4), 1e10), "numbers below .* over 3 clients, got 1e\\+10"),
+        (torch.full((3, 4), float("nan")), "got nan"),
+    ],
+)
+def test_what_cannot_be_masked_is_refused(uploads, words):
+    with pytest.raises(ValueError, match=words):
+        masked(uploads, 0)

@@ -542,8 +542,9 @@ def test_fedem_predicts_with_the_mixture_of_probabilities():
 # Distillation -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("backend", ["stacked", "vmap"])  # by formula, by autograd
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_distillation_is_torchs_kl_div_times_t_squared(temperature):
+def test_distillation_is_torchs_kl_div_times_t_squared(temperature, backend):
     T, x, scores = temperature, public(), drawn(8, 3)
     w = W0.clone().requires_grad_()
     optimiser = torch.optim.SGD([w], lr=0.2, momentum=0.5)
@@ -552,7 +553,9 @@ def test_distillation_is_torchs_kl_div_times_t_squared(temperature):
         student, teacher = F.log_softmax(output(w, x) / T, -1), F.softmax(scores / T, -1)
         (T**2 * F.kl_div(student, teacher, reduction="batchmean")).backward()
         optimiser.step()
-    ours = distil(classifier(), W0[None], x[None], scores[None], SGD(0.2, momentum=0.5), 4, T)
+    model, optimiser = classifier(backend), SGD(0.2, momentum=0.5)
+    assert (model.formula is None) == (backend == "vmap")
+    ours = distil(model, W0[None], x[None], scores[None], optimiser, 4, T)
     close(ours[0], w.detach())
 
 
@@ -580,6 +583,15 @@ def test_fedmd_over_two_rounds():
     group = run(algorithm, rounds=2)
     close(group.clients, torch.stack(ws))
     close(group.server, consensus)
+
+
+def test_a_newcomer_to_fedmd_digests_and_trains_for_as_many_rounds_as_it_is_told():
+    algorithm, k = FedMD(public=public(), digest_steps=2, tuning=3, **WORK), 1
+    consensus, w = drawn(8, 3), W0
+    for _ in range(3):
+        w = sgd(k, algorithm, distilled(w, consensus, 2))
+    ours = algorithm.welcome(classifier(), consensus[None], W0[None], local(k, algorithm))
+    close(ours[0], w)
 
 
 def test_feddf_teaches_the_average_what_all_predict_together():

@@ -13,7 +13,7 @@ there is no published number.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 import fedlab_helpers as fl
-from fedlab_helpers import datasets
-from fedlab_helpers.data import LocalData
+from fedlab_helpers import datasets, ranking
 from fedlab_helpers.randomness import stream
+from fedlab_helpers.ranking import Implicit
 
 ROUNDS, EVERY, LR, WIDTH, BLOCK = 100, 5, 0.1, 32, 64
 UNRATED, NEGATIVES = 99, 4
@@ -41,30 +41,6 @@ def ratings() -> tuple[str, pd.DataFrame]:
     return name, pd.DataFrame({**columns, "time": table.timestamp.to_numpy()})
 
 
-@dataclass(frozen=True)
-class Implicit(fl.Federation):
-    """Users who rated some items; every round sees other items that they did not rate."""
-
-    unrated: tuple[np.ndarray, ...] = ()  # item numbers, for every user
-    drawn: dict[tuple[int, int], fl.Examples] = field(default_factory=dict, repr=False)
-
-    def local(self, clients, batch_size, epochs, seed, round, steps=None):
-        if (seed, round) not in self.drawn:
-            self.drawn.clear()
-            self.drawn[seed, round] = self.with_negatives(seed, round)
-        examples = self.drawn[seed, round]
-        return LocalData(examples, clients, batch_size, epochs, steps, (seed, round))
-
-    def with_negatives(self, seed: int, round: int) -> fl.Examples:
-        """Everybody's examples of one round."""
-        parts = []
-        for k, items in enumerate(self.unrated):
-            (x, y), rng = self.train[k], stream("client noise", seed, round, k)
-            drawn = torch.from_numpy(rng.choice(items, NEGATIVES * len(y)))
-            parts.append((torch.cat([x, drawn[:, None]]), torch.cat([y, y.new_zeros(len(drawn))])))
-        return fl.Examples.stack(parts)
-
-
 def federation(table: pd.DataFrame, seed: int) -> tuple[Implicit, Tensor]:
     """The data, and (users, 2, 100) items to rank, validation and test: the right one first."""
     everything, rng = np.arange(table.movieId.max() + 1), stream("data", seed)
@@ -77,7 +53,8 @@ def federation(table: pd.DataFrame, seed: int) -> tuple[Implicit, Tensor]:
         users.append((torch.tensor(items[:-2, None]), torch.ones(len(items) - 2)))
     candidates = torch.from_numpy(np.stack(ranked))
     test = fl.Examples.stack([(c[1, :, None], torch.eye(1, UNRATED + 1)[0]) for c in candidates])
-    return Implicit(fl.Examples.stack(users), test, unrated=tuple(unrated)), candidates
+    data = Implicit(fl.Examples.stack(users), test, unrated=tuple(unrated), negatives=NEGATIVES)
+    return data, candidates
 
 
 class Scores(nn.Module):
@@ -123,7 +100,7 @@ def ranks(history: fl.History, candidates: Tensor, own_items: bool) -> Tensor:
         if own_items:
             w = algorithm.personalise(group.model, server, kept, None)
         scores = group.model(w, candidates[users].flatten(1)[..., None]).view(len(users), 2, -1)
-        places.append(1 + (scores[..., 1:] >= scores[..., :1]).sum(-1))
+        places.append(ranking.places(scores, torch.eye(1, UNRATED + 1).expand_as(scores)))
     return torch.cat(places).T
 
 
@@ -148,9 +125,8 @@ def run(seeds: int = 2, rounds: int = ROUNDS) -> dict[str, dict[str, list[float]
         fl.simulate(algorithm, model, data, rounds, seed=seed, report=look, **options)
         for label, seen in looks.items():
             _, rank = max(seen, key=lambda both: int((both[0] <= 10).sum()))
-            hit = (rank <= 10).double()
-            gain = hit / (1 + rank).double().log2()
-            for measure, value in {"HR@10": hit, "NDCG@10": gain}.items():
+            measures = {"HR@10": ranking.hit_rate(rank), "NDCG@10": ranking.ndcg(rank)}
+            for measure, value in measures.items():
                 kept = results.setdefault(label, {}).setdefault(measure, [])
                 kept.append(round(float(value.mean()), 5))
     return results

@@ -5,7 +5,7 @@ from .base import Cohort, FedAvg, Personal, average
 from .clustered import IFCA, FedEM
 from .continual import FedEWC
 from .distillation import FedDF, FedMD, FedProto, distil
-from .global_model import SCAFFOLD, FedNova, FedOpt, FedProx, Pooled, QFedAvg
+from .global_model import L2SP, SCAFFOLD, FedNova, FedOpt, FedProx, Pooled, QFedAvg
 from .meta import PerFedAvg, Reptile
 from .personal import (
     APFL,
@@ -30,6 +30,7 @@ __all__ = [
     "APFL",
     "DPSGD",
     "IFCA",
+    "L2SP",
     "MOCHA",
     "SCAFFOLD",
     "Cohort",

@@ -38,6 +38,37 @@ class FedProx(FedAvg):
 
 
 @dataclass(frozen=True)
+class L2SP(FedAvg):
+    """Do not stray from the start: descend f_k(w) + lam/2 |w - w0|^2, where w0 is what the model
+    began with, such as weights learnt elsewhere. New arrays are pulled to 0 instead.
+
+    Li, Grandvalet and Davoine, ICML 2018, equation 4. arXiv:1802.01483
+    There one learner, here all clients: each keeps w0, and FedAvg does the rest. In FedProx the
+    anchor moves with the server. lam and weight_decay are the paper's alpha and beta.
+
+    fresh: names of the arrays that were drawn anew, with wildcards; weight_decay is their pull.
+    """
+
+    lam: float = 0.1
+    fresh: tuple[str, ...] = ("head.*",)
+    weight_decay: float = 0.01
+    label = "L2-SP"
+
+    def init(self, model, seed):
+        w = model.init(seed)
+        return w, w
+
+    def client_update(self, model, server, start, data):
+        def direction(w, batch, anchor):
+            return model.gradient(w, batch) + strength * (w - anchor)
+
+        new = model.coordinates(*self.fresh)
+        strength = torch.where(new, self.weight_decay, self.lam).to(server)
+        anchor = torch.where(new, 0.0, start)
+        return train(model, server, data, self.optimiser, direction, anchor), start
+
+
+@dataclass(frozen=True)
 class FedOpt(FedAvg):
     """The server's optimiser takes the mean update for a gradient.
 

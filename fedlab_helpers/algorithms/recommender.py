@@ -16,19 +16,23 @@ class PFedRec(FedPer):
     """A score function of one's own over item vectors that all share.
 
     Zhang, Long, Zhou, Yan, Zhang, Zhang and Yang, IJCAI 2023, Algorithm 1. arXiv:2301.08143
-    On every mini-batch first the personal arrays take a step (the optimiser's), then the shared
-    ones, with the new personal ones, at `item_lr`. A client uploads how its shared arrays moved; of
+    On every mini-batch first the personal arrays take a step (the optimiser's), then, with the new
+    personal ones, the shared ones: the item table at `item_lr`, other arrays, of which the paper
+    has none, at the optimiser's rate. A client uploads how its shared arrays moved; of
     the item table only the rows that it touched, each with its number. The server adds the mean
     over the cohort. (The authors' code predicts with item
     vectors that each user has trained further; here, with the server's.)
 
     personal: what never leaves the client; a network with a private user vector names it, too.
     items: the name of the item table, (items, width); x are the numbers of its rows.
+    per_item: average an item's moves over the clients that moved it, not over the whole cohort.
+        What few know then moves as far as what everybody knows.
     """
 
     personal: tuple[str, ...] = ("score.*",)
     items: str = "items.weight"
     item_lr: float = 1.0
+    per_item: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -40,12 +44,14 @@ class PFedRec(FedPer):
 
     def client_update(self, model, server, personal, data):
         model, rows, (table, shared), data = self.own_items(model, server, data)
-        mine = model.coordinates(*self.mine(model))
-        lr, item_lr = self.optimiser.lr, self.item_lr
+        items, mine = model.coordinates(self.items), model.coordinates(*self.mine(model))
+        lr = self.optimiser.lr
+        faster = shared.new_tensor(self.item_lr / lr)
+        rate = torch.where(items, faster, 1.0) * ~mine
 
         def direction(w, batch):
             g = model.gradient(w, batch) * mine
-            return g + item_lr / lr * model.gradient(w - lr * g, batch) * ~mine
+            return g + rate * model.gradient(w - lr * g, batch)
 
         w = self.join(model, table, shared, personal)
         w = train(model, w, data, self.optimiser, direction)
@@ -54,8 +60,13 @@ class PFedRec(FedPer):
 
     def aggregate(self, model, server, uploads, cohort):
         (table, shared), (rows, table_moves, moves) = server, uploads
-        mean = table_moves.flatten(0, 1) / len(rows)
-        return table.index_add(0, rows.flatten(), mean), shared + moves.mean(0)
+        where, table_moves = rows.flatten(), table_moves.flatten(0, 1)
+        total = torch.zeros_like(table).index_add(0, where, table_moves)
+        count = table.new_full((len(table), 1), len(rows))
+        if self.per_item:
+            moved = self.touched(uploads).flatten().to(table)[:, None]
+            count = torch.zeros_like(count).index_add(0, where, moved).clamp(min=1)
+        return table + total / count, shared + moves.mean(0)
 
     def touched(self, uploads):
         """Which rows of a client's upload are items that it has moved, (clients, rows) bool."""
