@@ -116,13 +116,13 @@ ACTIVATIONS: dict[Any, Activation] = {
 class ChainGradient:
     """The gradient of the mean loss of a chain of linear layers, for w (clients, d).
 
-    chain: its layers in order. sizes: of the network's arrays, in their order in w. loss_slope: the
-        slope of each example's loss with respect to the network's output, (clients, outputs, rows),
-        given that and y (clients, 1, rows).
+    layers: in order. sizes: of the network's arrays, in their order in w. loss_slope: the
+        slope of each example's loss with respect to the network's output, both (clients, outputs,
+        rows), given that and y.
     """
 
-    def __init__(self, chain: Sequence[Place | Activation], sizes: list[int], loss_slope: Slope):
-        self.chain, self.sizes, self.loss_slope = chain, sizes, loss_slope
+    def __init__(self, layers: Sequence[Place | Activation], sizes: list[int], loss_slope: Slope):
+        self.layers, self.sizes, self.loss_slope = layers, sizes, loss_slope
 
     @classmethod
     def of(
@@ -144,7 +144,7 @@ class ChainGradient:
     def __call__(self, w: Tensor, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """w (clients, d), x (clients, rows, features), y and mask (clients, rows) -> like w."""
         share = 1 / x.shape[1] if mask is None else _shares(mask, w)
-        slopes = self._slopes(self._layers(w), x.transpose(1, 2), y.unsqueeze(1), share)
+        slopes = self._slopes(self._with(w), x.transpose(1, 2), y, share)
         return self._together([layer.gradients(a, slope) for layer, a, slope in slopes][::-1])
 
     def descend(self, w: Tensor, batches: Iterable[Steps], lr: float) -> Tensor:
@@ -154,7 +154,7 @@ class ChainGradient:
             first rows.
         Nothing is put together in between: every array stays on its own and moves in place.
         """
-        first, *others = [layer.copy() for layer in self._layers(w)]
+        first, *others = [layer.copy() for layer in self._with(w)]
         assert isinstance(first, Linear)
         features, folds = first.weight.shape[2], first.bias is not None
         everyone = [first.fold() if folds else first, *others]
@@ -162,7 +162,7 @@ class ChainGradient:
         for steps in batches:
             inputs = (steps.x if folds else steps.x[..., :features]).transpose(1, 2)
             shares = steps.where_short(None if steps.mask is None else _shares(steps.mask, w))
-            x, y = (v.split(steps.active) for v in (inputs, steps.y.unsqueeze(1)))
+            x, y = (v.split(steps.active) for v in (inputs, steps.y))
             rate = lr / inputs.shape[2]
             for count, a, target, share in zip(steps.active, x, y, shares, strict=True):
                 if count < active:
@@ -173,14 +173,14 @@ class ChainGradient:
         assert isinstance(first, Linear)
         return self._together([first.unfold(features) if folds else first, *others])
 
-    def _layers(self, w: Tensor) -> list[Linear | Activation]:
+    def _with(self, w: Tensor) -> list[Linear | Activation]:
         """With the parameters of some clients: views of them."""
         arrays = w.split_with_sizes(self.sizes, 1)
-        return [v.layer(arrays) if isinstance(v, Place) else v for v in self.chain]
+        return [v.layer(arrays) if isinstance(v, Place) else v for v in self.layers]
 
     def _together(self, layers: Sequence[Linear | Activation]) -> Tensor:
-        """The inverse of `_layers`."""
-        places = [place for place in self.chain if isinstance(place, Place)]
+        """The inverse of `_with`."""
+        places = [place for place in self.layers if isinstance(place, Place)]
         linear = [layer for layer in layers if isinstance(layer, Linear)]
         arrays: dict[int, Tensor] = {}
         for place, layer in zip(places, linear, strict=True):
@@ -235,15 +235,15 @@ def _layer(stage: Stage, names: list[str]) -> Place | Activation | None:
 
 
 def cross_entropy_slope(scores: Tensor, y: Tensor) -> Tensor:
-    """softmax(scores) - one_hot(y): (clients, classes, rows), (clients, 1, rows)."""
-    return scores.softmax(1).scatter_(1, y.long(), -1, reduce="add")
+    """softmax(scores) - one_hot(y): (clients, classes, rows), (clients, rows)."""
+    return scores.softmax(1).scatter_(1, y.long().unsqueeze(1), -1, reduce="add")
 
 
 def squared_error_slope(output: Tensor, y: Tensor) -> Tensor:
-    """2 (output - y): (clients, 1, rows), (clients, 1, rows)."""
-    return 2 * (output - y)
+    """2 (output - y): (clients, 1, rows), (clients, rows)."""
+    return 2 * (output - y[:, None])
 
 
 def binary_cross_entropy_slope(logits: Tensor, y: Tensor) -> Tensor:
-    """sigmoid(logits) - y: (clients, 1, rows), (clients, 1, rows)."""
-    return logits.sigmoid() - y
+    """sigmoid(logits) - y: (clients, 1, rows), (clients, rows)."""
+    return logits.sigmoid() - y[:, None]
