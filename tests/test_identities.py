@@ -24,6 +24,7 @@ from toys import (
 from fedlab_helpers import (
     APFL,
     IFCA,
+    L2SP,
     MOCHA,
     SCAFFOLD,
     SGD,
@@ -308,6 +309,26 @@ def test_fedem_with_one_component_is_fedavg():
     close(one.groups[0].server[0], other.groups[0].server)
     close(one.groups[0].clients, torch.ones(len(SIZES), 1).double())
     close(one.after[-1], other.after[-1])
+
+
+def test_l2sp_without_its_pulls_is_fedavg():
+    close(server(L2SP(lam=0.0, weight_decay=0.0, **WORK)), server(FedAvg(**WORK)))
+
+
+def test_l2sp_in_the_first_round_is_fedprox():
+    plain = {"rounds": 1, "held_out": ()}
+    one = L2SP(lam=0.8, fresh=(), **WORK)
+    close(server(one, **plain), server(FedProx(mu=0.8, **WORK), **plain))
+
+
+def test_l2sp_pulls_new_arrays_to_zero_and_the_others_to_their_start():
+    model, strong = classifier(), {"optimiser": SGD(lr=0.01), "batch_size": None, "steps": 2000}
+    strong |= {"lam": 90.0, "weight_decay": 90.0}
+    name = list(model.shapes)[-1]
+    w = server(L2SP(fresh=(name,), **strong), rounds=1, held_out=())
+    new = model.coordinates(name)
+    assert w[new].abs().max() < 0.02
+    assert (w - model.init(0))[~new].abs().max() < 0.05
 
 
 def test_elastic_weights_without_weight_are_fedavg():

@@ -42,7 +42,7 @@ class L2SP(FedAvg):
     """Do not stray from the start: descend f_k(w) + lam/2 |w - w0|^2, where w0 is what the model
     began with, such as weights learnt elsewhere. New arrays are pulled to 0 instead.
 
-    Li, Grandvalet and Davoine, ICML 2018, equation 4. arXiv:1802.01483
+    Li, Grandvalet and Davoine, ICML 2018, section 3. arXiv:1802.01483
     There one learner, here all clients: each keeps w0, and FedAvg does the rest. In FedProx the
     anchor moves with the server. lam and weight_decay are the paper's alpha and beta.
 
@@ -63,7 +63,7 @@ class L2SP(FedAvg):
             return model.gradient(w, batch) + strength * (w - anchor)
 
         new = model.coordinates(*self.fresh)
-        strength = torch.where(new, self.weight_decay, self.lam).to(server)
+        strength = torch.where(new, self.weight_decay, server.new_tensor(self.lam))
         anchor = torch.where(new, 0.0, start)
         return train(model, server, data, self.optimiser, direction, anchor), start
 
