@@ -14,11 +14,19 @@
 
 namespace {
 
+#ifdef __AVX512F__
 constexpr int LANES = 16;  // floats in a vector
-constexpr int TILE = 4;    // rows, or inputs, that share a load
+constexpr int SUMS = 16;   // of the processor's vectors, those that hold sums
+#else
+constexpr int LANES = 8;
+constexpr int SUMS = 8;
+#endif
+constexpr int together(int vectors, int most) {  // rows, or inputs, that share a load
+  return std::max(1, std::min(most, SUMS / vectors));
+}
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), may_alias));
 
-int filled(int n) {  // to 1, 2, 4 or 8 vectors
+int filled(int n) {  // to 1, 2, 4, 8 or 16 vectors
   int width = LANES;
   while (width < n) width *= 2;
   return width;
@@ -62,7 +70,7 @@ inline void rows_forward(const float* const* x, const float* w, const float* bia
 template <int V>
 void forward(const float* const* x, int rows, const float* w, const float* bias, int inputs,
              float* out) {
-  constexpr int N = V > 4 ? 2 : TILE;
+  constexpr int N = together(V, 4);
   int r = 0;
   for (; r + N <= rows; r += N) rows_forward<V, N>(x + r, w, bias, inputs, out + r * V * LANES);
   for (; r < rows; r++) rows_forward<V, 1>(x + r, w, bias, inputs, out + r * V * LANES);
@@ -74,7 +82,8 @@ void forward_rows(int width, const float* const* x, int rows, const float* w, co
     case 1: return forward<1>(x, rows, w, bias, inputs, out);
     case 2: return forward<2>(x, rows, w, bias, inputs, out);
     case 4: return forward<4>(x, rows, w, bias, inputs, out);
-    default: return forward<8>(x, rows, w, bias, inputs, out);
+    case 8: return forward<8>(x, rows, w, bias, inputs, out);
+    default: return forward<16>(x, rows, w, bias, inputs, out);
   }
 }
 
@@ -96,10 +105,10 @@ inline void inputs_backward(const float* const* x, int rows, const float* slope,
 
 template <int V>
 void backward(const float* const* x, int rows, const float* slope, int inputs, float* w) {
-  constexpr int N = V > 4 ? 2 : V == 1 ? 2 * TILE : TILE;
+  constexpr int N = together(V, 8), FEWER = together(V, 4);
   int i = 0;
   for (; i + N <= inputs; i += N) inputs_backward<V, N>(x, rows, slope, i, w);
-  for (; V == 1 && i + TILE <= inputs; i += TILE) inputs_backward<V, TILE>(x, rows, slope, i, w);
+  for (; i + FEWER <= inputs; i += FEWER) inputs_backward<V, FEWER>(x, rows, slope, i, w);
   for (; i < inputs; i++) inputs_backward<V, 1>(x, rows, slope, i, w);
 }
 
@@ -139,19 +148,22 @@ struct Layer {
       case 1: return backward<1>(x, rows, slope, inputs, w.data());
       case 2: return backward<2>(x, rows, slope, inputs, w.data());
       case 4: return backward<4>(x, rows, slope, inputs, w.data());
-      default: return backward<8>(x, rows, slope, inputs, w.data());
+      case 8: return backward<8>(x, rows, slope, inputs, w.data());
+      default: return backward<16>(x, rows, slope, inputs, w.data());
     }
   }
 };
 
+constexpr float LEAST = -80.f;  // beyond, exp leaves the normal numbers and takes a slow way
+
 // scores of some rows -> -step (softmax - one hot), in place; lanes that fill up hold -1e30.
 // Three passes, each of which goes from row to row without a dependency.
-void softmax_slopes(float* scores, int rows, const int64_t* y, const int64_t* visits, float step) {
-  constexpr int width = LANES;
+template <int width>
+void softmax_rows(float* scores, int rows, const int64_t* y, const int64_t* visits, float step) {
   for (int r = 0; r < rows; r++) {
     float *row = scores + r * width, top = row[0];
     for (int c = 0; c < width; c++) top = std::max(top, row[c]);
-    for (int c = 0; c < width; c++) row[c] -= top;
+    for (int c = 0; c < width; c++) row[c] = std::max(row[c] - top, LEAST);
   }
   for (int i = 0; i < rows * width; i++) scores[i] = std::exp(scores[i]);
   for (int r = 0; r < rows; r++) {
@@ -161,6 +173,12 @@ void softmax_slopes(float* scores, int rows, const int64_t* y, const int64_t* vi
     for (int c = 0; c < width; c++) row[c] *= factor;
     row[y[visits[r]]] += step;
   }
+}
+
+void softmax_slopes(int width, float* scores, int rows, const int64_t* y, const int64_t* visits,
+                    float step) {
+  if (width == 8) return softmax_rows<8>(scores, rows, y, visits, step);
+  softmax_rows<16>(scores, rows, y, visits, step);
 }
 
 uint64_t mixed(uint64_t z) {  // the finaliser of SplitMix64
@@ -202,13 +220,13 @@ struct Trainer {
     for (int r = 0; r < rows; r++) x[r] = table + visits[r] * first.inputs;
     first.forward_of(x.data(), rows, a.data());
     if (!hidden) {
-      softmax_slopes(a.data(), rows, y, visits, rate);
+      softmax_slopes(first.width, a.data(), rows, y, visits, rate);
       first.descend(x.data(), rows, a.data());
       return;
     }
     for (int p = 0; p < rows * first.width; p++) a[p] = std::max(a[p], 0.f);
     last.forward_of(hidden_rows.data(), rows, scores.data());
-    softmax_slopes(scores.data(), rows, y, visits, rate);
+    softmax_slopes(last.width, scores.data(), rows, y, visits, rate);
     back_through(rows);
     last.descend(hidden_rows.data(), rows, scores.data());
     first.descend(x.data(), rows, back.data());

@@ -17,7 +17,7 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("kernel.cpp")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-std=c++17")
-MOST_HIDDEN, MOST_CLASSES = 128, 16  # whole vectors of 16, at most 8 and 1 of them
+MOST_HIDDEN, MOST_CLASSES = 128, 16  # filled up to at most that many lanes
 POINTER, INT64 = ctypes.c_void_p, ctypes.c_int64
 
 
