@@ -115,12 +115,11 @@ class Model:
         if backend not in BACKENDS:
             raise ValueError(f"expected a backend among {BACKENDS}, got {backend!r}")
         self.build, self.example_loss, self.example_score = build, loss, score
-        self._asked_for = backend
         with global_stream("initial weights", 0):  # only matters for frozen parameters
             self.learning = build().train()  # dropout on, BatchNorm uses the batch
         self.deployed = copy.deepcopy(self.learning).eval()  # dropout off, BatchNorm its memory
-        self.stages = stacked.chain(self.learning)
-        if _steps(self.stages) != _steps(stacked.chain(self.deployed)):
+        self.stages = stacked.chain(self.learning) if backend in ("auto", "stacked") else None
+        if self.stages and _steps(self.stages) != _steps(stacked.chain(self.deployed)):
             self.stages = None  # its forward pass asks whether it is training
         if backend == "stacked" and self.stages is None:
             raise ValueError(
@@ -223,7 +222,8 @@ class Model:
                 "expected a network with a `body` and a `head`, got "
                 f"{type(self.learning).__name__}; write it as those in fedlab_helpers.networks"
             )
-        return Model(lambda: self.build().get_submodule("body")).to(self._device)
+        body = Model(lambda: self.build().get_submodule("body"), backend=self.backend)
+        return body.to(self._device)
 
     def with_rows(self, name: str, rows: int) -> Model:
         """The same network with only so many rows in the array of this name, as in an embedding."""
@@ -236,7 +236,7 @@ class Model:
                 setattr(network.get_submodule(layer), part, nn.Parameter(values))
                 return network
 
-            small = Model(build, self.example_loss, self.example_score, self._asked_for)
+            small = Model(build, self.example_loss, self.example_score, self.backend)
             self._with_rows[name, rows] = small.to(self._device)
         return self._with_rows[name, rows]
 

@@ -78,7 +78,7 @@ def forward(stages: list[Stage], values: Values, x: Tensor, training: bool) -> T
         elif type(layer) in RULES:
             x = RULES[type(layer)](layer, stage.name, values, x, training)
         else:
-            x = _fold(layer, x)
+            x = _fold(layer.forward, x)  # layer(x) is what torch.fx hooks into, for all threads
     return x
 
 
