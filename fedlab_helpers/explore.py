@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from html import escape
 from io import StringIO
 from itertools import groupby, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -43,6 +43,19 @@ __all__ = ["Explorable", "Menu", "Slider", "Toggle"]
 
 FRAMES = 120  # the most that a page has to hold
 REST = 0.2  # seconds without a move before the live face computes
+
+
+class Frame(NamedTuple):
+    """The picture at one position of the controls."""
+
+    svg: str  # of all panels, one element per line; what holds them has words
+    axes: list[Any]  # the plotted numbers
+    said: str  # the sentence that goes with it
+
+    def pictures(self, key: str) -> str:
+        """The drawing with ids of its own, as a page may hold it more than once."""
+        svg = self.svg.replace(' role="img" aria-label=""', "")
+        return re.sub(r'(id="|#)([mp][0-9a-f]{10})\b', rf"\1\2-{key}", svg)
 
 
 class Explorable(widgets.VBox):
@@ -86,7 +99,7 @@ class Explorable(widgets.VBox):
         )  # fmt: skip
         bar = tqdm(self._values, desc="frames", leave=False, disable=None, delay=2)
         self._frames = [self._draw(values) for values in bar]
-        content = json.dumps([self._where(v) + said for v, (_, said) in self._pairs()])
+        content = json.dumps([self._where(v) + frame.said for v, frame in self._pairs()])
         self._key = "fl-" + hashlib.sha256(content.encode()).hexdigest()[:10]
         try:
             self._loop: Any = asyncio.get_running_loop()  # that of the kernel
@@ -100,15 +113,15 @@ class Explorable(widgets.VBox):
             '<progress aria-label="computing" style="width: 100%"></progress>',
             layout={"visibility": "hidden"},
         )
-        self._face = widgets.HTML(self._live_face(*self._frames[self._start]))
+        self._face = widgets.HTML(self._live_face(self._frames[self._start]))
         super().__init__([*shown, self._busy, self._face])
 
     def _pairs(self) -> Any:
         """Every combination of positions with its frame."""
         return zip(self._values, self._frames, strict=True)
 
-    def _draw(self, values: Sequence[Any]) -> tuple[list[Any], str]:
-        """The figures at some values of the controls, and the sentence that goes with them."""
+    def _draw(self, values: Sequence[Any]) -> Frame:
+        """The picture at some values of the controls."""
         with ExitStack() as stack:
             drawn = [stack.enter_context(canvas(**self._canvas)) for _ in range(self._panels)]
             figures, axes = [d[0] for d in drawn], [d[1] for d in drawn]
@@ -120,7 +133,11 @@ class Explorable(widgets.VBox):
                 f"expected `picture` to return a sentence, got {said!r}; end it with "
                 'return f"... {number:.3f} ..."'
             )
-        return figures, said
+        return Frame(
+            "\n".join(to_svg(f, "", f"panel {i}") for i, f in enumerate(figures)),
+            [axis for f in figures for axis in series(f)["axes"]],
+            said,
+        )
 
     def _where(self, values: Sequence[Any]) -> str:
         """Values in words: α = 0.2, personal head = on."""
@@ -147,25 +164,25 @@ class Explorable(widgets.VBox):
         self._busy.layout.visibility = "visible"
         try:
             frame = self._draw([holder.value for holder in self._holders])
-            self._face.value = self._live_face(*frame)
+            self._face.value = self._live_face(frame)
         except Exception as error:
             said = escape(f"{type(error).__name__}: {error}")
             self._face.value = f'<p role="alert" style="color: #c4200c"><b>{said}</b></p>'
         finally:
             self._busy.layout.visibility = "hidden"
 
-    def _live_face(self, figures: list[Any], said: str) -> str:
+    def _live_face(self, frame: Frame) -> str:
         """Picture and read-out, in the colours of JupyterLab's theme."""
         theme = (
             "--pst-color-text-base: var(--jp-ui-font-color1); "
             "--pst-color-text-muted: var(--jp-ui-font-color2); "
             "--pst-color-border: var(--jp-border-color2)"
         )
-        pictures = _pictures(figures, f"{self._key}-live")
+        said = escape(frame.said)
         return (
             f'<div style="{theme}"><div style="display: flex; flex-wrap: wrap" role="img" '
-            f'aria-label="{escape(said)}">{pictures}</div><p aria-live="polite">{escape(said)}</p>'
-            "</div>"
+            f'aria-label="{said}">{frame.pictures(f"{self._key}-live")}</div>'
+            f'<p aria-live="polite">{said}</p></div>'
         )
 
     # --- what a notebook stores, and the page shows ----------------------------------------------
@@ -174,8 +191,8 @@ class Explorable(widgets.VBox):
         """The live control, the page's form, and every plotted number of every frame."""
         live = super()._repr_mimebundle_(include=include, exclude=exclude, **kwargs)
         data, metadata = live if isinstance(live, tuple) else (live, {})
-        axes = [axis for figures, _ in self._frames for f in figures for axis in series(f)["axes"]]
-        said = "\n".join(f"{self._where(values)}: {said}" for values, (_, said) in self._pairs())
+        axes = [axis for frame in self._frames for axis in frame.axes]
+        said = "\n".join(f"{self._where(values)}: {frame.said}" for values, frame in self._pairs())
         faces = {"text/html": self._page(), "text/plain": said, SERIES: {"axes": axes}}
         return {**(data or {}), **faces}, metadata
 
@@ -184,7 +201,7 @@ class Explorable(widgets.VBox):
         the frames. Without the script of the page (explorable.js) the controls stay hidden.
         """
         key, start = self._key, self._start
-        frames = [_pictures(figures, key) for figures, _ in self._frames]
+        frames = [frame.pictures(key) for frame in self._frames]
         controls = "".join(c.page(f"{key}-{n}") for n, c in self._controls.items())
         return (
             f'<div class="fl-explorable" id="{key}">'
@@ -192,7 +209,7 @@ class Explorable(widgets.VBox):
             f'<div class="fl-stage" role="img" aria-labelledby="{key}-said">{frames[start]}</div>'
             f'<p id="{key}-said" aria-live="polite">'
             f"<b>{escape(self._where(self._values[start]))}.</b> "
-            f"<span>{escape(self._frames[start][1])}</span></p>"
+            f"<span>{escape(self._frames[start].said)}</span></p>"
             f"{self._strip()}{self._table()}"
             f'<script type="text/plain">\n{_shared(frames)}\n</script></div>'
         )
@@ -209,9 +226,9 @@ class Explorable(widgets.VBox):
         shown = "".join(
             f'<figure style="flex: 1 1 11rem; max-width: 16rem; margin: 0">'
             f'<div role="img" aria-labelledby="{self._key}-{i}-said">'
-            f"{_scaled(_pictures(self._frames[i][0], f'{self._key}-{i}'))}</div>"
+            f"{_scaled(self._frames[i].pictures(f'{self._key}-{i}'))}</div>"
             f'<figcaption id="{self._key}-{i}-said"><b>{escape(self._where(self._values[i]))}.</b> '
-            f"{escape(self._frames[i][1])}</figcaption></figure>"
+            f"{escape(self._frames[i].said)}</figcaption></figure>"
             for i in sorted(chosen)
         )
         return (
@@ -227,8 +244,8 @@ class Explorable(widgets.VBox):
                 f"<td>{escape(c.words(v))}</td>"
                 for c, v in zip(self._controls.values(), values, strict=True)
             )
-            + f"<td>{escape(said)}</td></tr>\n"
-            for values, (_, said) in self._pairs()
+            + f"<td>{escape(frame.said)}</td></tr>\n"
+            for values, frame in self._pairs()
         )
         return (
             "<details><summary>Every position in words</summary><table><thead><tr>"
@@ -278,12 +295,6 @@ def _fitting(picture: Callable[..., str], controls: dict[str, Control]) -> None:
             f"expected 1 to {FRAMES} frames, got {' x '.join(map(str, lengths)) or 'no control'}; "
             'write alpha=Slider("α", [0.1, 1, 10]), and with several controls fewer positions each'
         )
-
-
-def _pictures(figures: list[Any], key: str) -> str:
-    """Figures as SVG, one element per line, with ids made from `key`; what holds them has words."""
-    drawn = "\n".join(to_svg(f, "", f"{key}-{i}") for i, f in enumerate(figures))
-    return drawn.replace(' role="img" aria-label=""', "")
 
 
 def _scaled(svg: str) -> str:
