@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 Values = dict[str, Tensor]  # the named arrays of a network, each with a leading clients axis
+
+_TRACING = Lock()  # torch.fx hooks into all modules of the process while it traces one
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def chain(network: nn.Module) -> list[Stage] | None:
     if type(network) in RULES and _known(network):
         return [Stage("", network)]
     try:
-        graph = _Tracer().trace(network)
+        with _TRACING:
+            graph = _Tracer().trace(network)
     except Exception:  # torch.fx gives up in many ways, each of which means: not a plain chain
         return None
     stages: list[Stage] = []

@@ -1,6 +1,7 @@
 """A network as a function of one vector."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -331,3 +332,14 @@ def test_a_table_with_fewer_rows():
     assert small is model.with_rows("0.weight", 4)
     assert model.shapes["0.weight"] == (9, 2)
     assert small(small.init(0), torch.tensor([3, 0])).shape == (2, 1)
+
+
+def test_several_threads_may_build_smaller_networks_at_once():
+    def table():
+        return nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(8, 4), nn.ReLU())
+
+    for _ in range(20):
+        model = Model(table)
+        with ThreadPoolExecutor(8) as pool:
+            small = list(pool.map(lambda rows, m=model: m.with_rows("0.weight", rows), range(2, 10)))
+        assert {s.backend for s in small} == {"stacked"}
