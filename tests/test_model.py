@@ -341,5 +341,5 @@ def test_several_threads_may_build_smaller_networks_at_once():
     for _ in range(20):
         model = Model(table)
         with ThreadPoolExecutor(8) as pool:
-            small = list(pool.map(lambda rows, m=model: m.with_rows("0.weight", rows), range(2, 10)))
+            small = list(pool.map(partial(model.with_rows, "0.weight"), range(2, 10)))
         assert {s.backend for s in small} == {"stacked"}
