@@ -131,6 +131,7 @@ def tune(
     """The candidate with the best mean score on rows held out of the training data.
 
     Neither the test rows nor the held-out clients are looked at, nor clients with a single row.
+    The others are numbered anew, from 0: so count in [(model, client numbers), ...].
     Candidates whose training diverges are out of the race; ArithmeticError if all of them are.
     """
     if not candidates:
