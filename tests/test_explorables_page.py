@@ -112,6 +112,7 @@ def goes_through(box: Any, control: Any, press: Any, counts: int) -> None:
         press()
         seen.append(check(box))
     assert len({(s["picture"], s["said"]) for s in seen}) == counts
+    assert len({s["picture"] for s in seen}) > 1
 
 
 @pytest.mark.parametrize("name", HOLDS)
