@@ -55,10 +55,9 @@ class DPSGD(FedAvg):
 
     def client_update(self, model, server, client, data):
         def direction(w, batch):
+            G = model.clipped_gradient(w, batch, self.clip)
             noise = self.noise * self.clip * data.normal(w)
             full = data.sizes.clamp(max=data.batch_size or int(data.sizes.max()))  # rows
-            return (model.clipped_gradient(w, batch, self.clip) + noise) / full[: len(w), None].to(
-                w
-            )
+            return (G + noise) / full[: len(w), None].to(w)
 
         return train(model, server, data, self.optimiser, direction), client
