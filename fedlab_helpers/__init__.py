@@ -65,6 +65,6 @@ from .model import (
 from .networks import cnn, linear, mlp
 from .optimisers import SGD, Adam, Adaptive
 from .schedule import Buffered, Synchronous
-from .train import proximal, train
+from .train import Proximal, train
 
 __version__ = "0.1.0"

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .randomness import count_up, shuffles, stream, torch_stream
-from .steps import Steps, rows_with_one
+from .plan import Layout, Plan
+from .randomness import stream, torch_stream
 
+TWICE = 200_000_000  # bytes of examples that may be held twice, for speed
 GATHER = 4_000_000  # bytes of examples that are brought together at once: what caches hold
 
 
@@ -123,6 +124,14 @@ class Examples:
         column = torch.arange(int(counts.max()), device=x.device)
         rows = found[starts[:, None] + column % counts[:, None]] % most
         return rows, self._replace(place - starts[owner], self.y)
+
+    @cached_property
+    def with_one(self) -> Tensor:
+        """x as `with_one` makes it; x itself where one does not want to hold a table of that size
+        twice.
+        """
+        small = self.x.numel() * self.x.element_size() < TWICE
+        return with_one(self.x) if small else self.x
 
     def to(self, device: str | torch.device) -> Examples:
         """The same examples on another device."""
@@ -302,7 +311,8 @@ class LocalData:
         """Number of mini-batches of every client, (clients,)."""
         if self.steps is not None:
             return torch.full_like(self.sizes, self.steps)
-        return self._per_epoch * ((self.epochs if self.last is None else self.last) - self.first)
+        epochs = (self.epochs if self.last is None else self.last) - self.first
+        return -(-self.sizes // self.width) * epochs
 
     def normal(self, w: Tensor) -> Tensor:
         """Standard normal noise, shaped like w (clients at work, ...): new at each call, and each
@@ -337,44 +347,18 @@ class LocalData:
         (with the mask False): not with zeros, which would spoil BatchNorm. A full batch comes in
         its own order: there is nothing to shuffle.
         """
-        for steps in self.gathered():
-            x, y = (v.split(steps.active) for v in (steps.x, steps.y))
-            yield from map(Batch, x, y, steps.where_short(steps.mask))
-
-    def gathered(self, one: bool = False) -> Iterator[Steps]:
-        """The same mini-batches, of many steps at a time, which are brought together at once.
-
-        one: with one more feature, which is always 1, and zeros up to `width_with_one`.
-        """
         if self.batch_size is None:
-            x, y, mask = self.all
-            if one:
-                x = rows_with_one(x.flatten(0, 1), torch.arange(y.numel(), device=x.device))
-                x = x.unflatten(0, y.shape)
-            yield from [Steps([len(self)], x, y, mask, [mask is None])] * int(self.counts.max())
+            yield from [self.all] * int(self.counts.max())
             return
-        if not int(self.counts.max()):
-            return
-        plan, (table, labels) = self._plan, (self.examples.x, self.examples.y)
+        plan, (table, labels) = self.plan, (self.examples.x, self.examples.y)
         width, row = plan.rows.shape[1], table.shape[1:]
-        for first, last in plan.chunks(
-            GATHER // max(1, row.numel() * table.element_size() * width)
-        ):
-            here = slice(plan.ends[first] - plan.active[first], plan.ends[last - 1])
-            rows = plan.rows[here].flatten()
-            x = rows_with_one(table, rows) if one else table.index_select(0, rows)
-            yield Steps(
-                plan.active[first:last],
-                x.view(-1, width, *x.shape[1:]),
-                labels.index_select(0, rows).view(-1, width, *labels.shape[1:]),
-                plan.mask[here],
-                plan.full[first:last],
-            )
-
-    @cached_property
-    def _per_epoch(self) -> Tensor:
-        """Mini-batches in one epoch, (clients,)."""
-        return -(-self.sizes // self.width)
+        most = GATHER // max(1, row.numel() * table.element_size() * width)
+        for steps, here in plan.chunks(most) if plan.active else ():
+            rows, active = plan.rows[here].flatten(), plan.active[steps]
+            x, y = (v.index_select(0, rows).view(-1, width, *v.shape[1:]) for v in (table, labels))
+            masks = plan.mask[here].split(active)
+            parts = zip(x.split(active), y.split(active), masks, plan.full[steps], strict=True)
+            yield from (Batch(x, y, None if full else mask) for x, y, mask, full in parts)
 
     @cached_property
     def width(self) -> int:
@@ -382,58 +366,25 @@ class LocalData:
         return min(self.batch_size or int(self.sizes.max()), int(self.examples.sizes.max()))
 
     @cached_property
-    def _plan(self) -> _Plan:
+    def plan(self) -> Plan:
         """Which rows of the table each client visits in each of its mini-batches."""
-        width, sizes = self.width, self.sizes.numpy()
-        counts, per_epoch = self.counts.numpy(), self._per_epoch.numpy()
-        if (np.diff(counts) > 0).any():
-            raise ValueError("expected the clients with more mini-batches first")
-        epochs = self.first - (-counts // per_epoch)
-        seed, round = (np.asarray(number) for number in self.key)
-        shuffled = shuffles(sizes, epochs, self.clients.numpy(), seed, round)
-        shuffled += np.repeat(self.examples.starts[self.places].numpy(), sizes * epochs)
-        begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client in `shuffled`
-        active = np.searchsorted(
-            -counts, -np.arange(counts[0])
-        )  # how many have more than 0, 1, ...
-        step, client = np.repeat(np.arange(counts[0]), active), count_up(active)
-        epoch, number = np.divmod(step, per_epoch[client])
-        begin = begins[client] + (self.first + epoch) * sizes[client] + number * width
-        real = np.minimum(width, sizes[client] - number * width)
-        column = np.arange(width)
-        places = begin[:, None] + column
-        short = real < width
-        places[short] = begin[short, None] + column % real[short, None]
-        ends = active.cumsum()
-        full = ~np.logical_or.reduceat(short, ends - active)
-        rows, mask = torch.from_numpy(shuffled[places]), torch.from_numpy(column < real[:, None])
-        device = self.examples.x.device
-        return _Plan(
-            rows.to(device), mask.to(device), active.tolist(), ends.tolist(), full.tolist()
-        )
+        layout = Layout.of(self.sizes, self.counts, self.first, self.width)
+        starts = self.examples.starts[self.places]
+        return layout.plan(starts, self.clients, *self.key).to(self.examples.x.device)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Mini-batches, step after step: in each those of the clients still at work, the first ones."""
+def with_one(x: Tensor) -> Tensor:
+    """x (..., features) with a 1 behind, as the input whose weight is the bias, and zeros."""
+    features = x.shape[-1]
+    wider = x.new_zeros(*x.shape[:-1], columns_with_one(features))
+    wider[..., :features] = x
+    wider[..., features] = 1
+    return wider
 
-    rows: Tensor  # (mini-batches, width), of the table
-    mask: Tensor  # (mini-batches, width), False where a row only fills up
-    active: list[int]  # (steps,), clients at work
-    ends: list[int]  # (steps,), where each step's mini-batches end
-    full: list[bool]  # (steps,), whether no row only fills up
 
-    def chunks(self, most: int) -> Iterator[tuple[int, int]]:
-        """Consecutive steps (first, last + 1) that together have at most so many mini-batches, or
-        single steps.
-        """
-        first, total = 0, 0
-        for step, count in enumerate(self.active):
-            if total and total + count > most:
-                yield first, step
-                first, total = step, 0
-            total += count
-        yield first, len(self.active)
+def columns_with_one(features: int) -> int:
+    """How many there are then: a multiple of 8, as processors like it."""
+    return (features // 8 + 1) * 8
 
 
 def _some(items: Sequence, most: int = 5) -> str:

@@ -321,8 +321,10 @@ class Run:
         teams, data = [], self.trainers
         generator = torch_stream("server noise", data.seed, round)  # one stream for all groups
         for group in self.groups:
-            here = torch.isin(arrivals.clients, group.members)
-            clients, staleness = arrivals.clients[here], arrivals.staleness[here]
+            clients, staleness = arrivals.clients, arrivals.staleness
+            if len(self.groups) > 1:
+                here = torch.isin(clients, group.members)
+                clients, staleness = clients[here], staleness[here]
             if len(clients):
                 sizes = data.federation.sizes[clients]
                 cohort = Cohort(clients, sizes, staleness, data.population, generator)

@@ -68,10 +68,10 @@ binary_accuracy = Score(
 rmse = Score("RMSE", squared_error, torch.sqrt, higher_is_better=False)
 
 
-SLOPES: dict[Callable[[Tensor, Tensor], Tensor], closed_form.Slope] = {
-    cross_entropy: closed_form.cross_entropy_slope,
-    squared_error: closed_form.squared_error_slope,
-    binary_cross_entropy: closed_form.binary_cross_entropy_slope,
+FORMULAS: dict[Callable[[Tensor, Tensor], Tensor], str] = {
+    cross_entropy: "cross-entropy",
+    squared_error: "squared error",
+    binary_cross_entropy: "binary cross-entropy",
 }
 
 
@@ -145,7 +145,7 @@ class Model:
         self._own = threading.local()
         sizes = dict(zip(self.shapes, self.sizes, strict=True))
         self.formula = (
-            closed_form.ChainGradient.of(self.stages, sizes, SLOPES.get(loss))
+            closed_form.ChainGradient.of(self.stages, sizes, FORMULAS.get(loss))
             if backend == "stacked"
             else None
         )
@@ -209,6 +209,18 @@ class Model:
         if self.backend == "loop" and w.ndim == 2:
             return torch.stack([gradient(self.loss, *one) for one in _one_by_one(w, batch)])
         return gradient(self.loss, w, batch)
+
+    def clipped_gradient(self, w: Tensor, batch: Batch, length: float) -> Tensor:
+        """The sum over the real examples of the gradients of their losses, each shortened to
+        `length` where it is longer: (clients, d).
+        """
+        if self.formula is not None:
+            return self.formula.clipped(w, *batch, length)
+        rows = batch.y.shape[1]
+        each = Batch(*(v.flatten(0, 1)[:, None] for v in batch[:2]))  # examples as clients
+        G = self.gradient(w.repeat_interleave(rows, 0), each).unflatten(0, (-1, rows))
+        G = clipped(G, length)
+        return (G if batch.mask is None else G * batch.mask[:, :, None]).sum(1)
 
     def embed(self, w: Tensor, x: Tensor) -> Tensor:
         """What the network's `body` makes of x, as used after training: (clients, rows, width)."""
@@ -358,6 +370,12 @@ def gradient(
             w = w.detach().requires_grad_()
         (g,) = torch.autograd.grad(f(w, *arguments).sum(), w, create_graph=create_graph)
     return g
+
+
+def clipped(vectors: Tensor, length: float) -> Tensor:
+    """Shorten the vectors in the last axis that are longer than `length`."""
+    norm = vectors.norm(dim=-1, keepdim=True)
+    return vectors * (length / norm.clamp(min=1e-12)).clamp(max=1)
 
 
 def _steps(stages: list[stacked.Stage] | None) -> list[tuple[str, tuple]] | None:

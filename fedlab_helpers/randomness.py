@@ -63,38 +63,45 @@ def global_stream(purpose: str, *key: int) -> Iterator[None]:
                 generator.set_state(state)
 
 
-def shuffles(
-    sizes: np.ndarray, epochs: np.ndarray, clients: np.ndarray, *key: int | np.ndarray
-) -> np.ndarray:
-    """Shuffle the rows of many clients at once, each for a number of epochs.
+class Shuffles:
+    """Shuffles the rows of many clients at once, each for a number of epochs.
 
-    sizes, epochs, clients: (clients,), how many rows and epochs each has, and its number. key: for
-        each client, (clients,), or the same for all. Returns
-    row numbers, ((sizes * epochs).sum(),): all epochs of the first client, then the next client.
-    Each order depends on `key`, the epoch and the client's own number alone: rows are sorted by a
-    hash of these (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), so that no client needs a
-    generator of its own.
+    sizes, epochs: (clients,), how many rows and epochs each has. What depends on these alone is
+    computed here, once.
     """
-    with np.errstate(over="ignore"):
-        name: Any = np.uint64(PURPOSES.index("mini-batches") + 1)
-        for number in key:
-            name = _mix(name ^ _mix(np.asarray(number).astype(np.uint64)))
-        names = np.repeat(_mix(name ^ _mix(clients.astype(np.uint64))), epochs)
-        epoch = count_up(epochs).astype(np.uint64)
-        names = _mix(names + _mix(epoch))
-        lengths = np.repeat(sizes, epochs)  # one segment for every client and epoch
-        row = count_up(lengths).astype(np.uint64)
-        hashes = _mix(np.repeat(names, lengths) + row)
+
+    def __init__(self, sizes: np.ndarray, epochs: np.ndarray):
+        self.epochs, self.lengths = epochs, np.repeat(sizes, epochs)  # a segment for every epoch
+        self.epoch = count_up(epochs).astype(np.uint64)
+        self.row = count_up(self.lengths).astype(np.uint64)
+        self.row_bits = max(int(sizes.max()) - 1, 1).bit_length()
+        segment_bits = max(len(self.lengths) - 1, 1).bit_length()
+        segment = np.arange(len(self.lengths), dtype=np.uint64) << np.uint64(63 - segment_bits)
+        self.fixed = np.repeat(segment, self.lengths) | self.row
+        self.spare_bits = 1 + segment_bits + self.row_bits
+
+    def __call__(self, clients: np.ndarray, *key: int | np.ndarray) -> np.ndarray:
+        """Row numbers, ((sizes * epochs).sum(),): all epochs of the first client, then the next.
+
+        clients: (clients,), their numbers. key: for each client, (clients,), or the same for all.
+        Each order depends on `key`, the epoch and the client's own number alone: rows are sorted by
+        a hash of these (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), so that no client needs a
+        generator of its own.
+        """
+        with np.errstate(over="ignore"):
+            name: Any = np.uint64(PURPOSES.index("mini-batches") + 1)
+            for number in key:
+                name = _mix(name ^ _mix(np.asarray(number).astype(np.uint64)))
+            names = np.repeat(_mix(name ^ _mix(clients.astype(np.uint64))), self.epochs)
+            hashes = _mix(np.repeat(_mix(names + _mix(self.epoch)), self.lengths) + self.row)
         # One number of 63 bits per row - segment, hash, row - so that one plain sort does it all.
-        row_bits = max(int(sizes.max()) - 1, 1).bit_length()
-        segment_bits = max(len(lengths) - 1, 1).bit_length()
-        hashes >>= np.uint64(1 + segment_bits + row_bits)
-        segment = np.arange(len(lengths), dtype=np.uint64) << np.uint64(63 - segment_bits)
-        packed = np.repeat(segment, lengths) | (hashes << np.uint64(row_bits)) | row
-    ordered = packed.view(np.int64)
-    ordered.sort()
-    ordered &= 2**row_bits - 1
-    return ordered
+        hashes >>= np.uint64(self.spare_bits)
+        hashes <<= np.uint64(self.row_bits)
+        hashes |= self.fixed
+        ordered = hashes.view(np.int64)
+        ordered.sort()
+        ordered &= 2**self.row_bits - 1
+        return ordered
 
 
 def count_up(lengths: np.ndarray) -> np.ndarray:
@@ -106,6 +113,9 @@ def count_up(lengths: np.ndarray) -> np.ndarray:
 def _mix(z: Any) -> Any:
     """The finaliser of SplitMix64."""
     z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from operator import itemgetter
 
 import torch
@@ -33,8 +34,11 @@ def train(
     only: the coordinates that may move, (d,) bool; by default all.
     """
     plain = isinstance(optimiser, SGD) and optimiser.plain
-    if plain and model.formula and direction is None and only is None:
-        return model.formula.descend(w, data.gathered(one=True), optimiser.lr)  # the same, sooner
+    if plain and model.formula and (direction is None or isinstance(direction, Proximal)):
+        pull, anchor = (direction.strength, anchors[0]) if direction else (0.0, None)
+        sooner = model.formula.descend(w, data, optimiser.lr, pull, anchor, only)
+        if sooner is not None:
+            return sooner
     direction = direction or model.gradient
     state, done = optimiser.init(w), []
     for batch in data.batches():
@@ -53,10 +57,12 @@ def train(
     return torch.cat([w, *reversed(done)]) if done else w
 
 
-def proximal(model: Model, strength: float) -> Direction:
+@dataclass(frozen=True)
+class Proximal:
     """The gradient of f_k(w) + strength/2 |w - anchor|^2: train, but stay near an anchor."""
 
-    def direction(w: Tensor, batch: Batch, anchor: Tensor) -> Tensor:
-        return model.gradient(w, batch) + strength * (w - anchor)
+    model: Model
+    strength: float
 
-    return direction
+    def __call__(self, w: Tensor, batch: Batch, anchor: Tensor) -> Tensor:
+        return self.model.gradient(w, batch) + self.strength * (w - anchor)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .model import Model
 from .randomness import global_stream
 
-STEP = 300_000  # what a step costs apart from its products, in multiply-adds of these
+STEP = 150_000  # what a step costs apart from its products, in multiply-adds of these
 
 
 class Workers:
@@ -27,18 +27,21 @@ class Workers:
     def __enter__(self) -> Workers:
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(self.count)
+        self._pool = ThreadPoolExecutor(max(1, self.count - 1))
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._before)
 
-    def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """f of every item, in order."""
+    def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """f of every item, in order. The thread that asks is one of the workers."""
         if self.count == 1 or len(items) == 1:
-            return map(f, items)
-        return self._pool.map(torch.no_grad()(f), items)
+            return list(map(f, items))
+        later = [self._pool.submit(torch.no_grad()(f), item) for item in items[1:]]
+        first = f(items[0])
+        own = {i: f(items[i + 1]) for i, future in enumerate(later) if future.cancel()}
+        return [first, *(own[i] if i in own else v.result() for i, v in enumerate(later))]
 
     @contextmanager
     def reproducible(self, *key: int) -> Iterator[None]:
@@ -73,9 +76,8 @@ def share_out(counts: Tensor, width: int, threads: int) -> list[int]:
     first = steps[0] * STEP + work[:-1]
     second = steps[1:] * STEP + work[-1] - work[:-1]
     longer = torch.maximum(first, second)
-    python = (steps[0] + steps[1:]) * STEP  # which threads do not share
-    cut = int(torch.maximum(longer, python).argmin())
-    if torch.maximum(longer, python)[cut] > 0.9 * (steps[0] * STEP + work[-1]):
+    cut = int(longer.argmin())
+    if longer[cut] > 0.9 * (steps[0] * STEP + work[-1]):
         return whole
     half = threads // 2
     return [

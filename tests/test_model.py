@@ -192,6 +192,19 @@ def test_gradients_by_formula_are_those_of_autograd(loss, outputs, bias, activat
         close(model.gradient(w, batch), gradient(model.loss, w, batch))
 
 
+@pytest.mark.parametrize("length", [0.01, 0.3, 10.0])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_examples_gradient_is_clipped_on_its_own(backend, length):
+    model, examples = classifier(backend), classification().train
+    w = drawn(model, len(SIZES))
+    found = model.clipped_gradient(w, examples.batch(), length)
+    for k in range(len(SIZES)):
+        x, y = examples[k]
+        each = [model.gradient(w[k, None], Batch(x[None, i, None], y[None, i, None]))[0]
+                for i in range(len(y))]  # fmt: skip
+        close(found[k], sum(g * min(1, length / float(g.norm())) for g in each))
+
+
 @pytest.mark.parametrize("loss", [squared_error, binary_cross_entropy])
 def test_no_gradient_without_the_one_output_that_the_loss_needs(loss):
     model = Model(network, loss)

@@ -8,8 +8,8 @@ import torch
 
 from fedlab_helpers.randomness import (
     PURPOSES,
+    Shuffles,
     global_stream,
-    shuffles,
     stream,
     torch_stream,
 )
@@ -17,7 +17,7 @@ from fedlab_helpers.randomness import (
 
 def orders(size, epochs, client, *key):
     """The row orders of one client, (epochs, size)."""
-    rows = shuffles(np.array([size]), np.array([epochs]), np.array([client]), *key)
+    rows = Shuffles(np.array([size]), np.array([epochs]))(np.array([client]), *key)
     return rows.reshape(epochs, size)
 
 
@@ -81,7 +81,7 @@ def test_more_epochs_begin_with_the_same_ones():
 
 def test_an_order_is_the_same_whoever_else_is_asked_for():
     sizes, epochs, clients = np.array([7, 4, 9]), np.array([2, 3, 1]), np.array([5, 0, 8])
-    together = shuffles(sizes, epochs, clients, 3, 4)
+    together = Shuffles(sizes, epochs)(clients, 3, 4)
     one_by_one = [orders(*one, 3, 4).ravel() for one in zip(sizes, epochs, clients, strict=True)]
     assert (together == np.concatenate(one_by_one)).all()
 
@@ -101,7 +101,7 @@ def test_every_row_is_equally_often_at_every_place():
 
 def test_all_orders_are_equally_likely_over_clients_too():
     draws = 2400
-    rows = shuffles(np.full(draws, 4), np.ones(draws, dtype=int), np.arange(draws), 0, 0)
+    rows = Shuffles(np.full(draws, 4), np.ones(draws, dtype=int))(np.arange(draws), 0, 0)
     seen = dict.fromkeys(itertools.permutations(range(4)), 0)
     for order in rows.reshape(draws, 4).tolist():
         seen[tuple(order)] += 1

@@ -1,11 +1,13 @@
 """The one loop over mini-batches."""
 
+import importlib.util
+
 import pytest
 import torch
 from test_model import normed
 from toys import SIZES, classification, classifier, close, equal
 
-from fedlab_helpers import SGD, Adam, Model, train
+from fedlab_helpers import SGD, Adam, Model, Proximal, chain, closed_form, train
 from fedlab_helpers.data import LocalData
 
 LARGE_FIRST = torch.tensor(SIZES).argsort(descending=True, stable=True)
@@ -84,10 +86,16 @@ def test_batch_norm_remembers_the_batch_as_it_was_before_the_step(backend):
     close(w[0], model.flatten(net.state_dict()))
 
 
-@pytest.mark.parametrize("hidden", [False, True], ids=["linear", "one hidden layer"])
-def test_steps_by_formula_are_those_along_the_gradient(hidden):
+def networks():
     linear = Model(lambda: torch.nn.Linear(3, 3, dtype=torch.float64))
-    model, data = classifier() if hidden else linear, local()
+    bare = Model(lambda: torch.nn.Linear(3, 3, bias=False, dtype=torch.float64))
+    return {"linear": linear, "linear without bias": bare, "one hidden layer": classifier()}
+
+
+@pytest.mark.parametrize("batch_size", [4, None], ids=["mini-batches", "all at once"])
+@pytest.mark.parametrize("network", networks())
+def test_steps_by_formula_are_those_along_the_gradient(network, batch_size):
+    model, data = networks()[network], local(batch_size=batch_size)
     w = drawn(model)
     assert model.formula is not None
     before = w.clone()
@@ -95,3 +103,45 @@ def test_steps_by_formula_are_those_along_the_gradient(hidden):
     close(train(model, w, data, SGD(0.1)), along)
     equal(w, before)
     assert not torch.equal(along, w)
+
+
+@pytest.mark.parametrize("batch_size", [4, None], ids=["mini-batches", "all at once"])
+@pytest.mark.parametrize("network", networks())
+def test_proximal_steps_by_formula_are_those_along_the_direction(network, batch_size):
+    model, data = networks()[network], local(batch_size=batch_size)
+    w, anchor, near = drawn(model), drawn(model).flip(0), Proximal(model, 0.7)
+
+    def direction(w, batch, anchor):
+        return model.gradient(w, batch) + 0.7 * (w - anchor)
+
+    along = train(model, w, data, SGD(0.1), direction, anchor)
+    close(train(model, w, data, SGD(0.1), near, anchor), along)
+    assert not torch.allclose(along, train(model, w, data, SGD(0.1)))
+
+
+@pytest.mark.parametrize("names", ["head.*", "body.*", "*.bias", "*"])
+def test_steps_by_formula_move_only_the_named_coordinates(names):
+    """Whole layers; where a layer would move in part, the steps go the general way."""
+    model, data = classifier(), local()
+    w, named = drawn(model), classifier().coordinates(names)
+    along = train(model, w, data, SGD(0.1), model.gradient, only=named)
+    by_formula = train(model, w, data, SGD(0.1), only=named)
+    close(by_formula, along)
+    equal(by_formula[:, ~named], w[:, ~named])
+    assert (model.formula.descend(w, data, 0.1, only=named) is None) == (names == "*.bias")
+    equal(train(model, w, data, SGD(0.1), only=torch.zeros_like(named)), w)
+
+
+def test_the_steps_are_compiled_and_plain_python_takes_the_same(monkeypatch):
+    assert isinstance(chain.descend, torch.jit.ScriptFunction)
+    model, data = classifier(), local()
+    w, near = drawn(model), Proximal(model, 0.7)
+    compiled = train(model, w, data, SGD(0.1), near, w.flip(0))
+    gradient = model.gradient(w, data.all)
+    monkeypatch.delattr(torch.jit, "script")
+    plain = importlib.util.module_from_spec(importlib.util.find_spec("fedlab_helpers.chain"))
+    plain.__spec__.loader.exec_module(plain)
+    assert not isinstance(plain.descend, torch.jit.ScriptFunction)
+    monkeypatch.setattr(closed_form, "chain", plain)
+    equal(train(model, w, data, SGD(0.1), near, w.flip(0)), compiled)
+    equal(model.gradient(w, data.all), gradient)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..closed_form import ChainGradient
 from ..model import Model, gradient, masked_mean
 from ..optimisers import SGD, Optimiser
 from ..train import train
@@ -42,9 +41,8 @@ def distil(
     formula, state = model.formula, optimiser.init(w)
     if formula is not None:
         examples = x.expand(len(w), *x.shape[1:]), teacher.exp().transpose(1, 2), None
-        by_formula = ChainGradient(formula.layers, formula.sizes, slope)
     for _ in range(steps):
-        g = gradient(loss, w) if formula is None else by_formula(w, *examples)
+        g = gradient(loss, w) if formula is None else formula(w, *examples, slope)
         w, state = optimiser.step(w, g, state)
     return w
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..optimisers import SGD, Optimiser
-from ..train import proximal, train
+from ..train import Proximal, train
 from .base import FedAvg, average, need_plain_sgd
 
 
@@ -33,7 +33,7 @@ class FedProx(FedAvg):
     mu: float = 0.1
 
     def client_update(self, model, server, client, data):
-        stay_near = proximal(model, self.mu)
+        stay_near = Proximal(model, self.mu)
         return train(model, server, data, self.optimiser, stay_near, server), client
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..optimisers import SGD
-from ..train import proximal, train
+from ..train import Proximal, train
 from .base import Personal, average, need_plain_sgd
 
 
@@ -175,7 +175,7 @@ class Ditto(Personal):
 
     def client_update(self, model, server, v, data):
         w = train(model, server, data, self.optimiser)
-        return w, train(model, v, data, self.optimiser, proximal(model, self.lam), server)
+        return w, train(model, v, data, self.optimiser, Proximal(model, self.lam), server)
 
     def receive(self, model, server, v):
         return server
@@ -203,7 +203,7 @@ class MeanRegularised(Personal):
         return w, w
 
     def client_update(self, model, mean, w, data):
-        w = train(model, w, data, self.optimiser, proximal(model, self.lam), mean)
+        w = train(model, w, data, self.optimiser, Proximal(model, self.lam), mean)
         return w, w
 
     def aggregate(self, model, mean, uploads, cohort):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data import Batch
+from ..model import clipped
 from ..train import train
 from .base import FedAvg, need_no_batch_norm
 
@@ -55,20 +55,9 @@ class DPSGD(FedAvg):
 
     def client_update(self, model, server, client, data):
         def direction(w, batch):
-            rows = batch.y.shape[1]
-            each = Batch(*(v.flatten(0, 1)[:, None] for v in batch[:2]))  # examples as clients
-            G = model.gradient(w.repeat_interleave(rows, 0), each).unflatten(0, (-1, rows))
-            G = clipped(G, self.clip)
-            if batch.mask is not None:
-                G = G * batch.mask[:, :, None]
+            G = model.clipped_gradient(w, batch, self.clip)
             noise = self.noise * self.clip * data.normal(w)
             full = data.sizes.clamp(max=data.batch_size or int(data.sizes.max()))  # rows
-            return (G.sum(1) + noise) / full[: len(w), None].to(w)
+            return (G + noise) / full[: len(w), None].to(w)
 
         return train(model, server, data, self.optimiser, direction), client
-
-
-def clipped(vectors, length):
-    """Shorten the vectors in the last axis that are longer than `length`."""
-    norm = vectors.norm(dim=-1, keepdim=True)
-    return vectors * (length / norm.clamp(min=1e-12)).clamp(max=1)

@@ -1,0 +1,177 @@
+"""Steps of many clients through chains of linear layers, compiled.
+
+Backpropagation written out: no graph to build, a tenth of autograd's operations. Activations lie
+features first, (clients, features, rows), so that every product is one batched product without a
+copy. TorchScript compiles these functions into loops that do not hold Python's lock: threads with
+different clients truly run side by side. Where there is no TorchScript they run as they stand.
+"""
+
+# No postponed evaluation of annotations here: TorchScript reads them.
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Layer(NamedTuple):
+    """A linear layer of some clients, each with its own arrays, and the function after it."""
+
+    weight: Tensor  # (clients, out, in)
+    bias: Tensor | None  # (clients, out, 1)
+    after: str  # "relu", "tanh", "sigmoid", or "" for none
+    moves: bool = True  # whether steps change it
+    near: Tensor | None = None  # like weight: what a proximal term pulls it to
+    near_bias: Tensor | None = None  # like bias
+
+
+def compiled(f: Callable) -> Any:
+    """f by TorchScript, or f itself where this version of torch or Python has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.script(f)
+    except (AttributeError, NotImplementedError, OSError):  # no TorchScript, or no source to read
+        return f
+
+
+@compiled
+def forward(layers: list[Layer], x: Tensor) -> list[Tensor]:
+    """The input of every layer, and the output: x (clients, in, rows)."""
+    values = [x]
+    for layer in layers:
+        bias = layer.bias
+        if bias is None:
+            a = torch.bmm(layer.weight, values[-1])
+        else:
+            a = torch.baddbmm(bias, layer.weight, values[-1])
+        if layer.after == "relu":
+            a = a.relu_()
+        elif layer.after == "tanh":
+            a = a.tanh_()
+        elif layer.after == "sigmoid":
+            a = a.sigmoid_()
+        values.append(a)
+    return values
+
+
+@compiled
+def backward(layers: list[Layer], values: list[Tensor], slope: Tensor, lowest: int) -> list[Tensor]:
+    """The slope of the loss with respect to what each layer gave, down to the layer `lowest`, from
+    that of the output. Layers further down get none: there a single number stands.
+    """
+    slopes = [slope for _ in layers]
+    for i in range(len(layers) - 1, lowest - 1, -1):
+        if layers[i].after == "relu":
+            slope = torch.ops.aten.threshold_backward(slope, values[i + 1], 0)
+        elif layers[i].after == "tanh":
+            slope = torch.ops.aten.tanh_backward(slope, values[i + 1])
+        elif layers[i].after == "sigmoid":
+            slope = torch.ops.aten.sigmoid_backward(slope, values[i + 1])
+        slopes[i] = slope
+        if i > lowest:
+            slope = torch.bmm(layers[i].weight.transpose(1, 2), slope)
+    return slopes
+
+
+@compiled
+def loss_slope(loss: str, output: Tensor, y: Tensor) -> Tensor:
+    """The slope of every example's loss with respect to the output, (clients, outputs, rows);
+    y (clients, rows).
+    """
+    if loss == "squared error":
+        return 2 * (output - y.unsqueeze(1))
+    if loss == "binary cross-entropy":
+        return output.sigmoid() - y.unsqueeze(1)
+    return output.softmax(1).scatter_(1, y.long().unsqueeze(1), -1.0, reduce="add")
+
+
+@compiled
+def step(
+    layers: list[Layer],
+    loss: str,
+    x: Tensor,
+    y: Tensor,
+    share: Tensor | None,
+    lr: float,
+    pull: float,
+) -> None:
+    """One step of gradient descent, in place: x (clients, in, rows), y (clients, rows).
+
+    share: of every row in the mean over the real ones, (clients, 1, rows); None: all the same.
+    pull: the strength of the proximal term.
+    """
+    lowest = 0
+    while not layers[lowest].moves:
+        lowest += 1
+    values = forward(layers, x)
+    slope, rate = loss_slope(loss, values[-1], y), lr
+    if share is None:
+        rate = lr / y.size(1)
+    else:
+        slope = slope.mul_(share)
+    slopes = backward(layers, values, slope, lowest)
+    for i, layer in enumerate(layers):
+        if layer.moves:
+            bias, near, near_bias = layer.bias, layer.near, layer.near_bias
+            if near is not None:
+                layer.weight.lerp_(near, lr * pull)
+            layer.weight.baddbmm_(slopes[i], values[i].transpose(1, 2), alpha=-rate)
+            if bias is not None:
+                if near_bias is not None:
+                    bias.lerp_(near_bias, lr * pull)
+                bias.sub_(slopes[i].sum(2, keepdim=True), alpha=rate)
+
+
+@compiled
+def cut(v: Tensor | None, count: int) -> Tensor | None:
+    """That of the first so many clients."""
+    return None if v is None else v.narrow(0, 0, count)
+
+
+@compiled
+def descend(
+    layers: list[Layer],
+    loss: str,
+    table: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    shares: Tensor | None,
+    active: list[int],
+    full: list[bool],
+    lr: float,
+    pull: float,
+) -> None:
+    """A step for every mini-batch, in place.
+
+    table (examples, features), labels (examples,). rows (mini-batches, width): of the table, one
+        step's mini-batches after the other's. Where the first layer takes more inputs than there
+        are features, the next one is always 1, and the others 0.
+    shares (mini-batches, 1, width): as in `step`. active (steps,): how many mini-batches each step
+        has: those of the first clients. full (steps,): whether no row of the step only fills up.
+    """
+    width, features, inputs = rows.size(1), table.size(1), layers[0].weight.size(2)
+    visited = rows.flatten().split_with_sizes([count * width for count in active])
+    targets = labels.index_select(0, rows.flatten()).view(-1, width).split_with_sizes(active)
+    space = table.new_zeros((active[0] * width, inputs))
+    if inputs > features:
+        space.select(1, features).fill_(1)
+    everyone, now, begin, given, x = layers, -1, 0, space, space
+    for s, count in enumerate(active):
+        if count != now:  # clients have had all their mini-batches
+            now = count
+            layers = [
+                Layer(v.weight.narrow(0, 0, count), cut(v.bias, count), v.after, v.moves,
+                      cut(v.near, count), cut(v.near_bias, count))
+                for v in everyone
+            ]  # fmt: skip
+            examples = space.narrow(0, 0, count * width)
+            given = examples.narrow(1, 0, features)
+            x = examples.view(count, width, inputs).transpose(1, 2)
+        torch.index_select(table, 0, visited[s], out=given)
+        share: Tensor | None = None
+        if shares is not None and not full[s]:
+            share = shares.narrow(0, begin, count)
+        step(layers, loss, x, targets[s], share, lr, pull)
+        begin += count

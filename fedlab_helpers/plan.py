@@ -1,0 +1,85 @@
+"""Which rows clients visit in which mini-batch: drawn for all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .randomness import Shuffles, count_up
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Mini-batches, step after step: in each those of the clients still at work, the first ones."""
+
+    rows: Tensor  # (mini-batches, width), of the table
+    mask: Tensor  # like rows, False where a row only fills up
+    active: list[int]  # (steps,), clients at work
+    full: list[bool]  # (steps,), whether no row only fills up
+
+    def to(self, device: torch.device) -> Plan:
+        """The same on another device."""
+        return Plan(self.rows.to(device), self.mask.to(device), self.active, self.full)
+
+    def chunks(self, most: int) -> Iterator[tuple[slice, slice]]:
+        """Consecutive steps, and their mini-batches, that are at most so many; or single steps."""
+        first, begin, total = 0, 0, 0
+        for step, count in enumerate(self.active):
+            if total and total + count > most:
+                yield slice(first, step), slice(begin, begin + total)
+                first, begin, total = step, begin + total, 0
+            total += count
+        yield slice(first, len(self.active)), slice(begin, begin + total)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a plan depends on how many rows and steps clients have, and not on chance."""
+
+    shuffles: Shuffles
+    client: np.ndarray  # (mini-batches,), whose they are
+    places: np.ndarray  # (mini-batches, width), among the shuffled rows
+    mask: Tensor
+    active: list[int]
+    full: list[bool]
+
+    @classmethod
+    def of(cls, sizes: Tensor, counts: Tensor, first: int, width: int) -> Layout:
+        """sizes, counts: (clients,), rows and mini-batches of each. first: the epoch they begin
+        with. width: rows of a mini-batch.
+        """
+        return _layout(sizes.numpy().tobytes(), counts.numpy().tobytes(), first, width)
+
+    def plan(self, starts: Tensor, clients: Tensor, *key: int | Tensor) -> Plan:
+        """starts: (clients,), each one's first row of the table. clients, key: as in `Shuffles`."""
+        rows = self.shuffles(clients.numpy(), *map(np.asarray, key))[self.places]
+        rows += starts.numpy()[self.client, None]
+        return Plan(torch.from_numpy(rows), self.mask, self.active, self.full)
+
+
+@lru_cache(maxsize=16)
+def _layout(sizes_: bytes, counts_: bytes, first: int, width: int) -> Layout:
+    sizes, counts = (np.frombuffer(v, np.int64) for v in (sizes_, counts_))
+    if (np.diff(counts) > 0).any():
+        raise ValueError("expected the clients with more mini-batches first")
+    per_epoch = -(-sizes // width)
+    epochs = first - (-counts // per_epoch)  # begun, also those before the first
+    begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client among the shuffled rows
+    active = np.searchsorted(-counts, -np.arange(counts[0]))  # how many have more than 0, 1, ...
+    step, client = np.repeat(np.arange(counts[0]), active), count_up(active)
+    epoch, number = np.divmod(step, per_epoch[client])
+    begin = begins[client] + (first + epoch) * sizes[client] + number * width
+    real = np.minimum(width, sizes[client] - number * width)
+    column = np.arange(width)
+    places = begin[:, None] + column
+    short = real < width
+    places[short] = begin[short, None] + column % real[short, None]
+    ends = active.cumsum()
+    full = ~np.logical_or.reduceat(short, ends - active)
+    mask = torch.from_numpy(column < real[:, None])
+    return Layout(Shuffles(sizes, epochs), client, places, mask, active.tolist(), full.tolist())
