@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +320,7 @@ class Run:
     def teams(self, arrivals: Arrivals, round: int) -> list[Team]:
         """The cohort of every group that has arrivals."""
         teams, data = [], self.trainers
-        generator = torch_stream("server noise", data.seed, round)  # one stream for all groups
+        draws = cache(partial(torch_stream, "server noise", data.seed, round))  # one for all groups
         for group in self.groups:
             clients, staleness = arrivals.clients, arrivals.staleness
             if len(self.groups) > 1:
@@ -327,7 +328,7 @@ class Run:
                 clients, staleness = clients[here], staleness[here]
             if len(clients):
                 sizes = data.federation.sizes[clients]
-                cohort = Cohort(clients, sizes, staleness, data.population, generator)
+                cohort = Cohort(clients, sizes, staleness, data.population, draws)
                 teams.append(Team(group, cohort))
         return teams
 
@@ -396,14 +397,14 @@ def train_teams(teams: dict[int, Team], model: Model, together: Together, round:
     staleness = torch.cat([t.cohort.staleness for t in teams.values()])
 
     def work(block: Tensor) -> tuple[dict[int, int], State, State]:
-        here = {i: (run[block] == i).nonzero().flatten() for i in teams}
-        here = {i: places for i, places in here.items() if len(places)}
+        order = run[block].argsort(stable=True)
+        numbers, counts = run[block].unique(return_counts=True)
+        here = dict(zip(numbers.tolist(), block[order].split(counts.tolist()), strict=True))
         servers, states = [], []
-        for i, places in here.items():
-            own = block[places]
+        for i, own in here.items():
             servers.append(teams[i].group.messages(algorithm, clients[own], staleness[own]))
             states.append(teams[i].group.states(clients[own]))
-        back = torch.cat(list(here.values())).argsort()
+        back = order.argsort()
         local = together.local(run[block], clients[block], round)
         upload, kept = algorithm.client_update(
             model, _in_order(servers, back), _in_order(states, back), local
@@ -416,11 +417,12 @@ def train_teams(teams: dict[int, Team], model: Model, together: Together, round:
         downs, uploads, states = zip(*data.workers.map(work, blocks), strict=True)
     back = torch.cat(blocks).argsort()
     upload, kept = _in_order(uploads, back), _in_order(states, back)
+    begin = 0
     for i, team in teams.items():
-        mine = run == i
-        first, last = int(mine.nonzero()[0]), int(mine.nonzero()[-1]) + 1
-        team.upload = tree(lambda v, a=first, b=last: v[a:b], upload)
-        team.group.keep(team.cohort.clients, tree(lambda v, a=first, b=last: v[a:b], kept))
+        own = slice(begin, begin + len(team.cohort.clients))
+        begin = own.stop
+        team.upload = tree(itemgetter(own), upload)
+        team.group.keep(team.cohort.clients, tree(itemgetter(own), kept))
         team.down = sum(down.get(i, 0) for down in downs)
 
 

@@ -151,6 +151,8 @@ class Group:
         """Store what these clients keep from now on."""
         rows = self.rows(clients)
         new = rows[self.place[rows] == 0]
+        if not len(new) and not leaves(states):
+            return
         first = int(self.place.max()) + 1
         self.place[new] = torch.arange(first, first + len(new))
         place = self.place[rows]

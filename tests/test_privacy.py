@@ -132,7 +132,9 @@ def test_the_noise_of_a_sum_of_updates_is_z_clips():
     """Over many coordinates and rounds of nothing but noise."""
     model, algorithm = classifier(), DPFedAvg(clip=0.3, noise=2.0)
     w, uploads = torch.zeros(20_000), torch.zeros(5, 20_000)
-    team = Cohort(torch.arange(5), torch.ones(5), torch.zeros(5), 5, torch.Generator())
+    generator = torch.Generator()
+    who = torch.arange(5), torch.ones(5), torch.zeros(5)
+    team = Cohort(*who, 5, lambda: generator)
     total = 5 * algorithm.aggregate(model, w, uploads, team)
     assert float(total.std()) == pytest.approx(2.0 * 0.3, rel=0.02)
 

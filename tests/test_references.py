@@ -121,10 +121,10 @@ def strip(state):
 
 
 def cohort(sizes=SIZES, staleness=None, population=None, seed=0):
-    n = len(sizes)
+    n, generator = len(sizes), torch.Generator().manual_seed(seed)
     return Cohort(
         torch.arange(n), torch.tensor(sizes), torch.tensor(staleness or [0] * n),
-        population or n, torch.Generator().manual_seed(seed),
+        population or n, lambda: generator,
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def by_hand(algorithm, model, federation, rounds, schedule, seed, held_out=()):
         who = torch.tensor(clients)
         sizes = torch.tensor([len(trainers.train[k][1]) for k in clients])
         generator = torch_stream("server noise", seed, round)
-        team = Cohort(who, sizes, cohort.staleness, len(numbers), generator)
+        team = Cohort(who, sizes, cohort.staleness, len(numbers), lambda g=generator: g)
         server = algorithm.aggregate(model, server, stacked, team)
         [server] = algorithm.exchange([model], [server], [stacked])
         past.append(server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -23,7 +24,12 @@ class Cohort(NamedTuple):
     sizes: Tensor  # (cohort,) numbers of training examples n_k
     staleness: Tensor  # (cohort,) server steps since the client received its copy
     population: int  # how many clients take part in training, in this cohort or another
-    generator: torch.Generator  # for randomness at the server
+    draws: Callable[[], torch.Generator]  # -> the same one each time; most servers need none
+
+    @property
+    def generator(self) -> torch.Generator:
+        """For randomness at the server."""
+        return self.draws()
 
     @property
     def weights(self) -> Tensor:
