@@ -32,7 +32,7 @@ def compiled(f: Callable) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return torch.jit.script(f)
-    except (AttributeError, NotImplementedError, OSError):  # no TorchScript, or no source to read
+    except (AttributeError, OSError, RuntimeError):  # no TorchScript, or no source to read
         return f
 
 
