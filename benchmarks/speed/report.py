@@ -278,8 +278,8 @@ def _algorithms(found: dict[str, Any]) -> list[str]:
         "are in units of FedAvg's. Passes count how often an example goes through the network,",
         "which the algorithm asks for by its definition. FedBN is compared with FedAvg on its",
         "network with BatchNorm. Pooled takes all its steps one after the other. Not counted:",
-        "that DP-SGD clips a gradient for every single example, and that Per-FedAvg multiplies",
-        "with a Hessian.",
+        "that DP-SGD shortens every example's gradient and draws a random number for every",
+        "parameter in every step, and that Per-FedAvg multiplies with a Hessian.",
         "",
         *table(("algorithm", "ms a round", "time / FedAvg", "passes / FedAvg"), rows),
     ]
