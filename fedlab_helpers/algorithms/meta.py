@@ -31,17 +31,22 @@ class PerFedAvg(FedAvg):
     def adapt(self, model, w, batch):
         """w - inner_lr grad f_k(w), `inner_steps` times."""
         for _ in range(self.inner_steps):
-            g = gradient(model.loss, w, batch, create_graph=not self.first_order)
+            if self.first_order:
+                g = model.gradient(w, batch)
+            else:
+                g = gradient(model.loss, w, batch, create_graph=True)
             w = w - self.inner_lr * g
         return w
 
     def client_update(self, model, server, client, data):
-        def meta_loss(w, batch):
-            support, query = batch.halves()
+        def meta_loss(w, support, query):
             return model.loss(self.adapt(model, w, support), query)
 
         def direction(w, batch):
-            return gradient(meta_loss, w, batch)
+            support, query = batch.halves()
+            if self.first_order:
+                return model.gradient(self.adapt(model, w, support), query)
+            return gradient(meta_loss, w, support, query)
 
         return train(model, server, data, self.optimiser, direction), client
 
