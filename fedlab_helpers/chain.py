@@ -59,7 +59,7 @@ def forward(layers: list[Layer], x: Tensor) -> list[Tensor]:
 @compiled
 def backward(layers: list[Layer], values: list[Tensor], slope: Tensor, lowest: int) -> list[Tensor]:
     """The slope of the loss with respect to what each layer gave, down to the layer `lowest`, from
-    that of the output. Layers further down get none: there a single number stands.
+    that of the output. What stands for layers further down is not theirs.
     """
     slopes = [slope for _ in layers]
     for i in range(len(layers) - 1, lowest - 1, -1):
