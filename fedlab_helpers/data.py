@@ -82,6 +82,12 @@ class Examples:
         x, y = zip(*clients, strict=True)
         return cls(torch.cat(x), torch.cat(y), [len(v) for v in y])
 
+    @classmethod
+    def join(cls, parts: Sequence[Examples]) -> Examples:
+        """Those of several federations, one after the other."""
+        x, y, sizes = zip(*[(part.x, part.y, part.sizes) for part in parts], strict=True)
+        return cls(torch.cat(x), torch.cat(y), torch.cat(sizes))
+
     def __len__(self) -> int:
         """Number of clients."""
         return len(self.sizes)

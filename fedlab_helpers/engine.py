@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -141,6 +141,7 @@ def _simulate(
         for seed, data in cases
     ]  # fmt: skip
     shared = Together.of([run.trainers for run in runs])
+    scored = Together.of([run.data for run in runs]) if algorithm.pooled else shared
     done = 0
     if checkpoint is not None:
         (run,) = runs
@@ -171,14 +172,14 @@ def _simulate(
             run_round(runs, arrivals, shared, round)
             bar.update()
             if round == rounds or (evaluate_every and round % evaluate_every == 0):
-                for run, now in zip(runs, arrivals, strict=True):
-                    run.evaluate(round, now.time)
+                scores = score_clients(runs, scored, round)
+                for run, now, both in zip(runs, arrivals, scores, strict=True):
+                    run.note(round, now.time, both)
                     if checkpoint is not None:
                         save(checkpoint, settings, run.history, (round, run.up, run.down))
                     report(run.history)
-        for run in runs:
-            for group in run.groups:
-                finish(group, run.data, rounds)
+        if not algorithm.pooled:
+            finish(runs, scored, rounds)
     return [run.history for run in runs]
 
 
@@ -198,54 +199,42 @@ class Data:
         a = self.algorithm
         return self.federation.local(clients, a.batch_size, a.epochs, self.seed, round, a.steps)
 
-    def map(
-        self, f: Callable[[Tensor], Any], clients: Tensor, model: Model, round: int
-    ) -> list[tuple[Tensor, Any]]:
-        """Blocks of clients, and f(block) of each: (where in `clients`, result)."""
-        together = Together.of([self])
-        places = together.blocks(torch.zeros_like(clients), clients, model, round)
-        with self.workers.reproducible(self.seed, round):
-            return list(zip(places, self.workers.map(f, [clients[p] for p in places]), strict=True))
-
 
 @dataclass(frozen=True)
 class Together:
-    """The training data of several runs as if they were one: a client is (run, its number)."""
+    """The data of several runs of an algorithm as if they were one: a client is (run, number)."""
 
     runs: tuple[Data, ...]
-    examples: Examples  # of all runs, one after the other; once where all have the same
+    train: Examples  # of all runs, one after the other; once where all have the same
+    test: Examples
     offsets: Tensor  # (runs,), where the clients of each begin
 
     @classmethod
     def of(cls, runs: Sequence[Data]) -> Together:
-        """Runs of the same algorithm."""
-        parts = [run.federation.train for run in runs]
-        if all(part.x is parts[0].x for part in parts):
-            return cls(tuple(runs), parts[0], torch.zeros(len(parts), dtype=torch.long))
-        x, y, sizes = (
-            torch.cat(v) for v in zip(*[(p.x, p.y, p.sizes) for p in parts], strict=True)
-        )
-        counts = torch.tensor([len(part) for part in parts])
-        return cls(tuple(runs), Examples(x, y, sizes), counts.cumsum(0) - counts)
+        """What they train and are scored on."""
+        parts = [(run.federation.train, run.federation.test) for run in runs]
+        if all(train.x is parts[0][0].x and test.x is parts[0][1].x for train, test in parts):
+            return cls(tuple(runs), *parts[0], torch.zeros(len(runs), dtype=torch.long))
+        counts = torch.tensor([len(run.federation) for run in runs])
+        train, test = map(Examples.join, zip(*parts, strict=True))
+        return cls(tuple(runs), train, test, counts.cumsum(0) - counts)
+
+    def places(self, run: Tensor, clients: Tensor) -> Tensor:
+        """Where among the examples these clients are. run, clients: (clients,)."""
+        return self.offsets[run] + clients
 
     def local(self, run: Tensor, clients: Tensor, round: int) -> LocalData:
-        """The local data of some clients in one round. run, clients: (clients,)."""
+        """The local data of some clients in one round."""
         if len(self.runs) == 1:
             return self.runs[0].local(clients, round)
         a, seeds = self.runs[0].algorithm, torch.tensor([data.seed for data in self.runs])
-        where = self.offsets[run] + clients
-        key = (seeds[run], round)
-        return LocalData(self.examples, clients, a.batch_size, a.epochs, a.steps, key, where)
-
-    def names(self, run: Tensor) -> Callable[[int, int], str]:
-        """What to call a client, from its place among some, with these runs, and its number."""
-        return lambda place, k: self.runs[int(run[place])].federation.clients[k]
+        key, where = (seeds[run], round), self.places(run, clients)
+        return LocalData(self.train, clients, a.batch_size, a.epochs, a.steps, key, where)
 
     def blocks(self, run: Tensor, clients: Tensor, model: Model, round: int) -> list[Tensor]:
         """Where among these clients the blocks are that compute together, larger clients first."""
-        order = self.examples.sizes[self.offsets[run] + clients].argsort(
-            descending=True, stable=True
-        )
+        sizes = self.train.sizes[self.places(run, clients)]
+        order = sizes.argsort(descending=True, stable=True)
         if model.backend == "loop":  # nothing is gained by putting clients together
             return list(order.split(1))
         local, data = self.local(run[order], clients[order], round), self.runs[0]
@@ -353,15 +342,14 @@ class Run:
             self.up += sum(algorithm.sent(t.group.model, t.upload) for t in teams)
             self.down += sum(t.down for t in teams)
 
-    def evaluate(self, round: int, time: float) -> None:
-        """Add the scores of all clients to the history."""
-        before, after = score_clients(self.groups, self.data, round)
+    def note(self, round: int, time: float, scores: Tensor) -> None:
+        """Add the scores of all clients, before and after personalisation, to the history."""
         self.history.rounds.append(round)
         self.history.time.append(float(time))
         self.history.sent_up.append(self.up)
         self.history.sent_down.append(self.down)
-        self.history.before.append(before)
-        self.history.after.append(after)
+        self.history.before.append(scores[0])
+        self.history.after.append(scores[1])
 
 
 @dataclass
@@ -388,42 +376,64 @@ def run_round(runs: list[Run], arrivals: list[Arrivals], together: Together, rou
 
 def train_teams(teams: dict[int, Team], model: Model, together: Together, round: int) -> None:
     """`client_update` for teams of several runs, {run: team}, with the same network."""
-    if not teams:
-        return
-    data = together.runs[0]
-    algorithm = data.algorithm
-    run = torch.cat([torch.full((len(t.cohort.clients),), i) for i, t in teams.items()])
-    clients = torch.cat([t.cohort.clients for t in teams.values()])
-    staleness = torch.cat([t.cohort.staleness for t in teams.values()])
+    algorithm = together.runs[0].algorithm
 
-    def work(block: Tensor) -> tuple[dict[int, int], State, State]:
-        order = run[block].argsort(stable=True)
-        numbers, counts = run[block].unique(return_counts=True)
-        here = dict(zip(numbers.tolist(), block[order].split(counts.tolist()), strict=True))
-        servers, states = [], []
-        for i, own in here.items():
-            servers.append(teams[i].group.messages(algorithm, clients[own], staleness[own]))
-            states.append(teams[i].group.states(clients[own]))
-        back = order.argsort()
+    def work(server: State, client: State, data: LocalData) -> State:
+        upload, kept = algorithm.client_update(model, server, client, data)
+        down = sum(v[0].numel() for v in leaves(server))
+        return upload, kept, torch.full((len(data),), down)
+
+    asked = {i: Asked(t.group, t.cohort.clients, t.cohort.staleness) for i, t in teams.items()}
+    for i, (upload, kept, down) in at_clients(work, asked, together, round).items():
+        team, names = teams[i], together.runs[i].federation.clients
+        _check_finite((upload, kept), team.cohort.clients, names, round)
+        team.upload, team.down = upload, int(down.sum())
+        team.group.keep(team.cohort.clients, kept)
+
+
+class Asked(NamedTuple):
+    """Clients of a run that have something to do, all with the same network."""
+
+    group: Group
+    clients: Tensor  # (clients,) their numbers
+    staleness: Tensor  # (clients,) server steps since they received their copy
+
+
+def at_clients(
+    work: Callable[[State, State, LocalData], State],
+    asked: dict[int, Asked],
+    together: Together,
+    round: int,
+) -> dict[int, State]:
+    """What clients of several runs, {run: those}, compute at the same time -> {run: rows in the
+    order of its clients}.
+
+    work: (what some were sent, what they keep, their data) -> State, one row per client.
+    """
+    if not asked:
+        return {}
+    data, (groups, numbers, ages) = together.runs[0], zip(*asked.values(), strict=True)
+    lengths = [len(v) for v in numbers]
+    run = torch.tensor([*asked]).repeat_interleave(torch.tensor(lengths))
+    clients, staleness = torch.cat(numbers), torch.cat(ages)
+
+    def of_block(block: Tensor) -> State:
+        inside = [(run[block] == i).nonzero().flatten() for i in asked]
+        own = [(g, block[p]) for g, p in zip(groups, inside, strict=True) if len(p)]
+        servers = [g.messages(data.algorithm, clients[p], staleness[p]) for g, p in own]
+        states = [g.states(clients[p]) for g, p in own]
+        back = torch.cat(inside).argsort()
         local = together.local(run[block], clients[block], round)
-        upload, kept = algorithm.client_update(
-            model, _in_order(servers, back), _in_order(states, back), local
-        )
-        _check_finite((upload, kept), clients[block], together.names(run[block]), round)
-        return dict(zip(here, map(_count, servers), strict=True)), upload, kept
+        return work(_in_order(servers, back), _in_order(states, back), local)
 
-    blocks = together.blocks(run, clients, model, round)
+    blocks = together.blocks(run, clients, groups[0].model, round)
     with data.workers.reproducible(data.seed, round):
-        downs, uploads, states = zip(*data.workers.map(work, blocks), strict=True)
-    back = torch.cat(blocks).argsort()
-    upload, kept = _in_order(uploads, back), _in_order(states, back)
-    begin = 0
-    for i, team in teams.items():
-        own = slice(begin, begin + len(team.cohort.clients))
-        begin = own.stop
-        team.upload = tree(itemgetter(own), upload)
-        team.group.keep(team.cohort.clients, tree(itemgetter(own), kept))
-        team.down = sum(down.get(i, 0) for down in downs)
+        rows = _in_order(data.workers.map(of_block, blocks), torch.cat(blocks).argsort())
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    return {
+        i: tree(itemgetter(slice(end - length, end)), rows)
+        for i, length, end in zip(asked, lengths, ends, strict=True)
+    }
 
 
 def _in_order(parts: Sequence[State], order: Tensor) -> State:
@@ -433,50 +443,58 @@ def _in_order(parts: Sequence[State], order: Tensor) -> State:
     return tree(lambda *v: torch.cat(v)[order.to(v[0].device)], *parts)
 
 
-def finish(group: Group, data: Data, round: int) -> None:
-    """Let the clients that have trained do what they do when training is over."""
-    members = group.members[group.seen]
-    if not leaves(group.kept) or data.algorithm.pooled or not len(members):
-        return
-
-    def work(clients: Tensor) -> State:
-        server = data.algorithm.address(group.model, group.server, clients)
-        local = data.local(clients, round)
-        return data.algorithm.finish(group.model, server, group.states(clients), local)
-
-    for place, kept in data.map(work, members, group.model, round):
-        group.keep(members[place], kept)
-
-
-def score_clients(groups: list[Group], data: Data, round: int) -> tuple[Tensor, Tensor]:
-    """Test score of every client, before and after personalisation: two of (clients,).
+def score_clients(runs: list[Run], together: Together, round: int) -> list[Tensor]:
+    """Test scores of all clients of every run, before and after personalisation: (2, clients) each.
 
     Clients that have not trained yet are welcomed first; what they learn by it is not kept.
     """
-    algorithm = data.algorithm
-    scores = torch.full((2, len(data.federation)), float("nan"), dtype=torch.float64)
-    for group in groups:
-        model = group.model
-        newcomers = ~group.seen if leaves(group.kept) else torch.zeros_like(group.seen)
+    algorithm = runs[0].data.algorithm
+    scores = [
+        torch.full((2, len(run.data.federation)), float("nan"), dtype=torch.float64) for run in runs
+    ]
 
-        def work(clients: Tensor, welcome: bool, group: Group = group) -> list[Tensor]:
-            model = group.model
-            server = algorithm.address(model, group.server, clients)
-            local, kept = data.local(clients, round), group.states(clients)
-            if welcome:
-                kept = algorithm.welcome(model, server, kept, local)
-            before = algorithm.receive(model, server, kept)
-            after = algorithm.personalise(model, server, kept, local)
-            test = data.federation.test.batch(clients)
-            outputs = [algorithm.predict(model, w, test.x) for w in (before, after)]
-            return [model.example_score(o, test.y, test.mask).double().cpu() for o in outputs]
+    def work(
+        model: Model, welcome: bool, server: State, client: State, data: LocalData
+    ) -> tuple[Tensor, ...]:
+        if welcome:
+            client = algorithm.welcome(model, server, client, data)
+        before = algorithm.receive(model, server, client)
+        after = algorithm.personalise(model, server, client, data)
+        test = together.test.batch(data.places)
 
-        for welcome, who in ((False, ~newcomers), (True, newcomers)):
-            members = group.members[who]
-            if len(members):
-                for place, both in data.map(partial(work, welcome=welcome), members, model, round):
-                    scores[:, members[place]] = torch.stack(both)
-    return scores[0], scores[1]
+        def score(w: State) -> Tensor:
+            output = algorithm.predict(model, w, test.x)
+            return model.example_score(output, test.y, test.mask).double().cpu()
+
+        now = score(before)
+        return now, now if _equal(before, after) else score(after)
+
+    for groups in zip(*(run.groups for run in runs), strict=True):
+        for welcome in (False, True):
+            asked = {}
+            for i, group in enumerate(groups):
+                new = ~group.seen if leaves(group.kept) else torch.zeros_like(group.seen)
+                members = group.members[new == welcome]
+                if len(members):
+                    asked[i] = Asked(group, members, torch.zeros_like(members))
+            some = partial(work, groups[0].model, welcome)
+            for i, both in at_clients(some, asked, together, round).items():
+                scores[i][:, asked[i].clients] = torch.stack(both)
+    return scores
+
+
+def finish(runs: list[Run], together: Together, round: int) -> None:
+    """Let the clients that have trained do what they do when training is over."""
+    for groups in zip(*(run.groups for run in runs), strict=True):
+        members = [group.members[group.seen] for group in groups]
+        asked = {
+            i: Asked(group, some, torch.zeros_like(some))
+            for i, (group, some) in enumerate(zip(groups, members, strict=True))
+            if leaves(group.kept) and len(some)
+        }
+        work = partial(runs[0].data.algorithm.finish, groups[0].model)
+        for i, kept in at_clients(work, asked, together, round).items():
+            groups[i].keep(members[i], kept)
 
 
 def _portions(total: int, most: int) -> list[int]:
@@ -526,21 +544,24 @@ def _check_outputs(model: Model, federation: Federation) -> None:
             )
 
 
+def _equal(a: State, b: State) -> bool:
+    """Whether two states of the same form hold the same numbers."""
+    return all(torch.equal(v, u) for v, u in zip(leaves(a), leaves(b), strict=True))
+
+
 def _finite(v: Tensor) -> bool:
     """Whether there is neither NaN nor infinity. (A finite sum has no such terms.)"""
     return not v.is_floating_point() or bool(v.sum().isfinite() or v.isfinite().all())
 
 
-def _check_finite(
-    states: State, clients: Tensor, name: Callable[[int, int], str], round: int
-) -> None:
+def _check_finite(states: State, clients: Tensor, names: Sequence[str], round: int) -> None:
     """Raises Diverged at the first client that computed NaN or infinity."""
     for v in leaves(states):
         if not _finite(v):
             wrong = (~v.isfinite()).reshape(len(v), -1).any(1).nonzero().flatten().tolist()
             first = int(clients[wrong[0]])
             raise Diverged(
-                f"round {round}: the parameters of client {first} ({name(wrong[0], first)}) are no "
+                f"round {round}: the parameters of client {first} ({names[first]}) are no "
                 "longer finite"
                 + (f", nor are those of {len(wrong) - 1} others" if len(wrong) > 1 else "")
                 + "; try a smaller learning rate, or standardise the data"

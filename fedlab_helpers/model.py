@@ -142,6 +142,8 @@ class Model:
         self.fixed = {n: v.detach() for n, v in everything.items() if n not in inside}
         self.tracks = bool(tracked)
         self._with_rows: dict[tuple[str, int], Model] = {}
+        self._named: dict[tuple[str, ...], Tensor] = {}  # what `coordinates` has found so far
+        self._parts: dict[tuple[str, ...], tuple[Tensor, Tensor, Tensor]] = {}  # and `_places`
         self._own = threading.local()
         sizes = dict(zip(self.shapes, self.sizes, strict=True))
         self.formula = (
@@ -279,8 +281,11 @@ class Model:
                     f"expected the name of an array of the network, but none matches {pattern!r}; "
                     f"there are: {', '.join(self.shapes)}"
                 )
-        hits = [any(fnmatch(name, pattern) for pattern in patterns) for name in self.shapes]
-        return torch.tensor(hits).repeat_interleave(torch.tensor(self.sizes)).to(self._device)
+        if patterns not in self._named:
+            hits = [any(fnmatch(name, pattern) for pattern in patterns) for name in self.shapes]
+            chosen = torch.tensor(hits).repeat_interleave(torch.tensor(self.sizes))
+            self._named[patterns] = chosen.to(self._device)
+        return self._named[patterns]
 
     @property
     def norm_arrays(self) -> tuple[str, ...]:
@@ -297,18 +302,18 @@ class Model:
 
     def split(self, w: Tensor, *patterns: str) -> tuple[Tensor, Tensor]:
         """w (..., d) -> (the other coordinates, the coordinates of the arrays with these names)."""
-        others, named = self._places(patterns)
-        return w[..., others], w[..., named]
+        others, named, _ = self._places(patterns)
+        return w.index_select(-1, others), w.index_select(-1, named)
 
     def join(self, others: Tensor, named: Tensor, *patterns: str) -> Tensor:
         """The inverse of `split`."""
-        order = torch.cat(self._places(patterns)).argsort()
-        return torch.cat([others, named], dim=-1)[..., order]
+        return torch.cat([others, named], dim=-1).index_select(-1, self._places(patterns)[2])
 
     def to(self, device: str | torch.device) -> Model:
         """Move the network (frozen parameters, buffers) to another device, in place."""
         self.learning.to(device), self.deployed.to(device)
         self._own = threading.local()
+        self._named, self._parts = {}, {}
         self.fixed = {name: value.to(device) for name, value in self.fixed.items()}
         return self
 
@@ -316,9 +321,13 @@ class Model:
     def _device(self) -> torch.device:
         return next(self.learning.parameters(), torch.empty(0)).device
 
-    def _places(self, patterns: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        named = self.coordinates(*patterns) if patterns else torch.zeros(self.d, dtype=torch.bool)
-        return (~named).nonzero().flatten(), named.nonzero().flatten()
+    def _places(self, patterns: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the other coordinates are, and those named; and the order that joins them again."""
+        if patterns not in self._parts:
+            named = self.coordinates(*patterns) if patterns else torch.zeros(self.d).bool()
+            mine, rest = (v.nonzero().flatten().to(self._device) for v in (named, ~named))
+            self._parts[patterns] = rest, mine, torch.cat([rest, mine]).argsort()
+        return self._parts[patterns]
 
     def _forward(self, w: Tensor, x: Tensor, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The output, and the arrays after it: in training, BatchNorm moves its statistics."""

@@ -190,11 +190,12 @@ def to_svg(figure: Any, alt: str, salt: str = "") -> str:
     import hashlib
 
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     salt = hashlib.sha256((salt or alt).encode()).hexdigest()[:8]
     out = StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
-        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})  # savefig draws it twice
     svg = _compact(out.getvalue())
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable}, {colour})")

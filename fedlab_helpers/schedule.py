@@ -41,7 +41,8 @@ class Synchronous(Checked):
         pace = stream("paces", seed).lognormal(0, self.spread, clients)
         size = max(1, round(self.fraction * clients))
         while True:
-            cohort = np.sort(rng.choice(clients, size, replace=False))
+            some = rng.choice(clients, size, replace=False) if size < clients else range(clients)
+            cohort = np.sort(some)
             now += pace[cohort].max()
             fresh = torch.zeros(size, dtype=torch.long)
             yield Arrivals(torch.from_numpy(cohort), fresh, now, keep=1)
