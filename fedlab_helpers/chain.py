@@ -125,9 +125,55 @@ def step(
 
 
 @compiled
-def cut(v: Tensor | None, count: int) -> Tensor | None:
-    """That of the first so many clients."""
-    return None if v is None else v.narrow(0, 0, count)
+def some(v: Tensor | None, first: int, count: int) -> Tensor | None:
+    """Some rows of it, if there is one."""
+    return None if v is None else v.narrow(0, first, count)
+
+
+@compiled
+def descend_some(
+    everyone: list[Layer],
+    loss: str,
+    table: Tensor,
+    targets: Tensor,
+    rows: Tensor,
+    shares: Tensor | None,
+    active: list[int],
+    full: list[bool],
+    lr: float,
+    pull: float,
+    first: int,
+    most: int,
+) -> int:
+    """The steps of at most so many clients, the first of them this one; else as `descend`, with
+    targets (mini-batches, width) -> how many steps.
+    """
+    width, features, inputs = rows.size(1), table.size(1), everyone[0].weight.size(2)
+    space = table.new_zeros((most * width, inputs))
+    if inputs > features:
+        space.select(1, features).fill_(1)
+    layers, now, begin, given, x = everyone, -1, first, space, space
+    for s, at_work in enumerate(active):
+        count = min(at_work - first, most)
+        if count <= 0:  # these clients have had all their mini-batches
+            return s
+        if count != now:  # as have some of them
+            now = count
+            layers = [
+                Layer(v.weight.narrow(0, first, count), some(v.bias, first, count), v.after,
+                      v.moves, some(v.near, first, count), some(v.near_bias, first, count))
+                for v in everyone
+            ]  # fmt: skip
+            examples = space.narrow(0, 0, count * width)
+            given = examples.narrow(1, 0, features)
+            x = examples.view(count, width, inputs).transpose(1, 2)
+        torch.index_select(table, 0, rows.narrow(0, begin, count).flatten(), out=given)
+        share: Tensor | None = None
+        if not full[s]:
+            share = some(shares, begin, count)
+        step(layers, loss, x, targets.narrow(0, begin, count), share, lr, pull)
+        begin += at_work
+    return len(active)
 
 
 @compiled
@@ -142,6 +188,7 @@ def descend(
     full: list[bool],
     lr: float,
     pull: float,
+    parts: list[int],
 ) -> None:
     """A step for every mini-batch, in place.
 
@@ -150,28 +197,24 @@ def descend(
         are features, the next one is always 1, and the others 0.
     shares (mini-batches, 1, width): as in `step`. active (steps,): how many mini-batches each step
         has: those of the first clients. full (steps,): whether no row of the step only fills up.
+    parts: how many clients each thread takes.
     """
-    width, features, inputs = rows.size(1), table.size(1), layers[0].weight.size(2)
-    visited = rows.flatten().split_with_sizes([count * width for count in active])
-    targets = labels.index_select(0, rows.flatten()).view(-1, width).split_with_sizes(active)
-    space = table.new_zeros((active[0] * width, inputs))
-    if inputs > features:
-        space.select(1, features).fill_(1)
-    everyone, now, begin, given, x = layers, -1, 0, space, space
-    for s, count in enumerate(active):
-        if count != now:  # clients have had all their mini-batches
-            now = count
-            layers = [
-                Layer(v.weight.narrow(0, 0, count), cut(v.bias, count), v.after, v.moves,
-                      cut(v.near, count), cut(v.near_bias, count))
-                for v in everyone
-            ]  # fmt: skip
-            examples = space.narrow(0, 0, count * width)
-            given = examples.narrow(1, 0, features)
-            x = examples.view(count, width, inputs).transpose(1, 2)
-        torch.index_select(table, 0, visited[s], out=given)
-        share: Tensor | None = None
-        if shares is not None and not full[s]:
-            share = shares.narrow(0, begin, count)
-        step(layers, loss, x, targets[s], share, lr, pull)
-        begin += count
+    targets = labels.index_select(0, rows.flatten()).view(rows.size(0), rows.size(1))
+    waiting: list[torch.jit.Future[int]] = []
+    first = 0
+    for most in parts[:-1]:
+        waiting.append(
+            torch.jit.fork(
+                descend_some, layers, loss, table, targets, rows, shares, active, full, lr, pull,
+                first, most,
+            )
+        )  # fmt: skip
+        first += most
+    descend_some(
+        layers, loss, table, targets, rows, shares, active, full, lr, pull, first, parts[-1]
+    )
+    for steps in waiting:
+        torch.jit.wait(steps)
+
+
+PARALLEL = isinstance(descend, torch.jit.ScriptFunction)  # else threads would wait for each other

@@ -7,6 +7,7 @@ arrays are found in w; the arithmetic is in `chain`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from . import chain
 from .chain import Layer
 from .data import LocalData, columns_with_one, with_one
+from .plan import share_out
 from .stacked import Stage
+
+threads_for_steps = ContextVar("threads_for_steps", default=1)  # among which clients are shared out
 
 Slope = Callable[[Tensor, Tensor], Tensor]  # (output, y) -> of every example's loss, like output
 
@@ -112,11 +116,11 @@ class ChainGradient:
             return None
         if not any(moves):
             return w
-        layers, near = self._layers(w), self._layers(w if anchor is None else anchor)
+        near = [] if anchor is None else [(v.weight, v.bias) for v in self._layers(anchor)]
         layers = [
             Layer(v.weight.clone(), None if v.bias is None else v.bias.clone(), v.after, bool(move),
-                  *((None, None) if anchor is None else (at.weight, at.bias)))
-            for v, at, move in zip(layers, near, moves, strict=True)
+                  *(near[i] if near else ()))
+            for i, (v, move) in enumerate(zip(self._layers(w), moves, strict=True))
         ]  # fmt: skip
         features, folds = layers[0].weight.shape[2], layers[0].bias is not None
         if folds:
@@ -130,9 +134,11 @@ class ChainGradient:
         elif int(data.counts.max()):
             examples, plan = data.examples, data.plan
             shares = None if all(plan.full) else _shares(plan.mask, w)
+            threads = threads_for_steps.get() if chain.PARALLEL and not w.is_cuda else 1
+            parts = share_out(data.counts.numpy(), data.width * w.shape[1], threads)
             chain.descend(
                 layers, self.loss, examples.with_one if folds else examples.x, examples.y,
-                plan.rows, shares, plan.active, plan.full, lr, pull,
+                plan.rows, shares, plan.active, plan.full, lr, pull, parts,
             )  # fmt: skip
         if folds:
             weight = layers[0].weight
@@ -210,6 +216,6 @@ def _places(stages: Sequence[Stage], names: list[str]) -> list[Place]:
             places.append(Place(found, (stage.layer.out_features, stage.layer.in_features)))
         elif after and places and not places[-1].after:
             places[-1] = Place(places[-1].arrays, places[-1].shape, after)
-        else:
+        elif not isinstance(stage.layer, nn.Identity):
             return []
     return places

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,13 @@ from .algorithms.base import Cohort, FedAvg
 from .data import Examples, Federation, LocalData
 from .history import Group, History, load, save
 from .model import Model
+from .plan import STEP, share_out
 from .randomness import torch_stream
 from .schedule import Arrivals, Schedule, Synchronous
 from .states import State, leaves, tree
-from .workers import Workers, share_out
+from .workers import Workers
+
+BLOCK = 20 * STEP  # what a step costs in a block of its own, as Python's threads take turns
 
 
 class Diverged(ArithmeticError):
@@ -208,6 +212,7 @@ class Together:
     train: Examples  # of all runs, one after the other; once where all have the same
     test: Examples
     offsets: Tensor  # (runs,), where the clients of each begin
+    known: dict = field(default_factory=dict)  # crews
 
     @classmethod
     def of(cls, runs: Sequence[Data]) -> Together:
@@ -231,15 +236,48 @@ class Together:
         key, where = (seeds[run], round), self.places(run, clients)
         return LocalData(self.train, clients, a.batch_size, a.epochs, a.steps, key, where)
 
-    def blocks(self, run: Tensor, clients: Tensor, model: Model, round: int) -> list[Tensor]:
-        """Where among these clients the blocks are that compute together, larger clients first."""
+    def crews(self, asked: dict[int, Tensor], model: Model, round: int) -> list[Crew]:
+        """These clients of some runs, {run: numbers}, in crews, larger clients first."""
+        key = (model, *((i, numbers.numpy().tobytes()) for i, numbers in asked.items()))
+        if key not in self.known:
+            self.known.clear()  # most runs ask the same clients again and again
+            self.known[key] = self._crews(asked, model, round)
+        return self.known[key]
+
+    def _crews(self, asked: dict[int, Tensor], model: Model, round: int) -> list[Crew]:
+        lengths = [len(numbers) for numbers in asked.values()]
+        run = torch.tensor([*asked]).repeat_interleave(torch.tensor(lengths))
+        clients = torch.cat([*asked.values()])
         sizes = self.train.sizes[self.places(run, clients)]
         order = sizes.argsort(descending=True, stable=True)
         if model.backend == "loop":  # nothing is gained by putting clients together
-            return list(order.split(1))
-        local, data = self.local(run[order], clients[order], round), self.runs[0]
-        shares = share_out(local.counts, local.width * model.d, data.workers.count)
-        return list(order.split([n for share in shares for n in _portions(share, data.block)]))
+            cut = [1] * len(order)
+        else:
+            local, data = self.local(run[order], clients[order], round), self.runs[0]
+            steps, width = local.counts.numpy(), local.width * model.d
+            shares = share_out(steps, width, data.workers.count, BLOCK)
+            cut = [n for share in shares for n in _portions(share, data.block)]
+        begins = dict(zip(asked, (0, *accumulate(lengths)), strict=False))
+        return [Crew.of(run[some], clients[some], some, begins) for some in order.split(cut)]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Clients that compute together, those with more mini-batches first."""
+
+    run: Tensor  # (clients,)
+    clients: Tensor  # (clients,), their numbers
+    asked: Tensor  # (clients,), where they are among all that were asked
+    own: dict[int, Tensor]  # where they are among those of each run
+    order: Tensor | None  # of all of `own`, one after the other; None where it is that
+
+    @classmethod
+    def of(cls, run: Tensor, clients: Tensor, asked: Tensor, begins: dict[int, int]) -> Crew:
+        """begins: where the clients of each run begin among all that were asked."""
+        inside = {i: (run == i).nonzero().flatten() for i in begins}
+        own = {i: asked[p] - begins[i] for i, p in inside.items() if len(p)}
+        order = torch.cat([*inside.values()]).argsort() if len(own) > 1 else None
+        return cls(run, clients, asked, own, order)
 
 
 @dataclass
@@ -412,34 +450,31 @@ def at_clients(
     """
     if not asked:
         return {}
-    data, (groups, numbers, ages) = together.runs[0], zip(*asked.values(), strict=True)
-    lengths = [len(v) for v in numbers]
-    run = torch.tensor([*asked]).repeat_interleave(torch.tensor(lengths))
-    clients, staleness = torch.cat(numbers), torch.cat(ages)
+    data, model = together.runs[0], next(iter(asked.values())).group.model
+    crews = together.crews({i: some.clients for i, some in asked.items()}, model, round)
 
-    def of_block(block: Tensor) -> State:
-        inside = [(run[block] == i).nonzero().flatten() for i in asked]
-        own = [(g, block[p]) for g, p in zip(groups, inside, strict=True) if len(p)]
-        servers = [g.messages(data.algorithm, clients[p], staleness[p]) for g, p in own]
-        states = [g.states(clients[p]) for g, p in own]
-        back = torch.cat(inside).argsort()
-        local = together.local(run[block], clients[block], round)
-        return work(_in_order(servers, back), _in_order(states, back), local)
+    def of_crew(crew: Crew) -> State:
+        servers, states = [], []
+        for i, places in crew.own.items():
+            group, clients, staleness = asked[i]
+            clients = clients[places]
+            servers.append(group.messages(data.algorithm, clients, staleness[places]))
+            states.append(group.states(clients))
+        local = together.local(crew.run, crew.clients, round)
+        return work(_in_order(servers, crew.order), _in_order(states, crew.order), local)
 
-    blocks = together.blocks(run, clients, groups[0].model, round)
     with data.workers.reproducible(data.seed, round):
-        rows = _in_order(data.workers.map(of_block, blocks), torch.cat(blocks).argsort())
-    ends = torch.tensor(lengths).cumsum(0).tolist()
-    return {
-        i: tree(itemgetter(slice(end - length, end)), rows)
-        for i, length, end in zip(asked, lengths, ends, strict=True)
-    }
+        rows = data.workers.map(of_crew, crews)
+    rows = _in_order(rows, torch.cat([crew.asked for crew in crews]).argsort())
+    lengths = [len(some.clients) for some in asked.values()]
+    parts = zip(asked, accumulate(lengths), lengths, strict=True)
+    return {i: tree(itemgetter(slice(end - n, end)), rows) for i, end, n in parts}
 
 
-def _in_order(parts: Sequence[State], order: Tensor) -> State:
+def _in_order(parts: Sequence[State], order: Tensor | None) -> State:
     """The rows of several states, one after the other, in another order."""
-    if len(parts) == 1 and torch.equal(order, torch.arange(len(order))):
-        return parts[0]
+    if order is None:
+        return tree(lambda *v: v[0] if len(v) == 1 else torch.cat(v), *parts)
     return tree(lambda *v: torch.cat(v)[order.to(v[0].device)], *parts)
 
 
@@ -532,7 +567,7 @@ def _check_outputs(model: Model, federation: Federation) -> None:
     """The network takes these examples, and has an output for every label."""
     x = federation.train.x[:2]
     with torch.no_grad():
-        output = model(model.init(0).to(x.device), x)
+        output = model(torch.zeros(model.d).to(next(model.learning.parameters())), x)
     for y in (federation.train.y, federation.test.y):
         if y.is_floating_point() or output.shape[:-1] != x.shape[:1] or output.shape[-1] < 2:
             continue  # no labels of classes

@@ -144,15 +144,17 @@ class Group:
 
     def states(self, clients: Tensor) -> State:
         """What these clients keep, every tensor (clients, ...)."""
+        if not leaves(self.kept):
+            return self.kept
         place = self.place[self.rows(clients)]
         return tree(lambda v: v[place.to(v.device)], self.kept)
 
     def keep(self, clients: Tensor, states: State) -> None:
         """Store what these clients keep from now on."""
+        if not leaves(states):
+            return
         rows = self.rows(clients)
         new = rows[self.place[rows] == 0]
-        if not len(new) and not leaves(states):
-            return
         first = int(self.place.max()) + 1
         self.place[new] = torch.arange(first, first + len(new))
         place = self.place[rows]

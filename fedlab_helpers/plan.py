@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .randomness import Shuffles, count_up
 
+STEP = 150_000  # what a step costs apart from its products, in multiply-adds of these
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -83,3 +85,26 @@ def _layout(sizes_: bytes, counts_: bytes, first: int, width: int) -> Layout:
     full = ~np.logical_or.reduceat(short, ends - active)
     mask = torch.from_numpy(column < real[:, None])
     return Layout(Shuffles(sizes, epochs), client, places, mask, active.tolist(), full.tolist())
+
+
+def share_out(steps: np.ndarray, width: int, threads: int, step: float = STEP) -> list[int]:
+    """Cut clients into at most so many parts that take about the same time -> their lengths.
+
+    steps: (clients,), of each, the largest first. width: multiply-adds of one step of one client.
+    A part costs `step` for each of its longest client's steps, and 8 of these to begin, so a cohort
+    with little to compute stays whole.
+    """
+    if threads < 2 or len(steps) < 2:
+        return [len(steps)]
+    work = width * np.cumsum(steps, dtype=float)
+    first = step * steps[0] + work[:-1]
+    second = step * steps[1:] + work[-1] - work[:-1]
+    longer = np.maximum(first, second)
+    cut = int(longer.argmin()) + 1
+    if longer[cut - 1] + 8 * step > 0.9 * (step * steps[0] + work[-1]):
+        return [len(steps)]
+    half = threads // 2
+    return [
+        *share_out(steps[:cut], width, threads - half, step),
+        *share_out(steps[cut:], width, half, step),
+    ]

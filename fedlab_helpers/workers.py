@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from .closed_form import threads_for_steps
 from .model import Model
 from .randomness import global_stream
-
-STEP = 150_000  # what a step costs apart from its products, in multiply-adds of these
 
 
 class Workers:
@@ -35,9 +33,15 @@ class Workers:
         torch.set_num_threads(self._before)
 
     def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """f of every item, in order. The thread that asks is one of the workers."""
+        """f of every item, in order. The thread that asks is one of the workers. Where there is a
+        single item, its steps have all threads.
+        """
         if self.count == 1 or len(items) == 1:
-            return list(map(f, items))
+            token = threads_for_steps.set(self.count)
+            try:
+                return list(map(f, items))
+            finally:
+                threads_for_steps.reset(token)
         later = [self._pool.submit(torch.no_grad()(f), item) for item in items[1:]]
         first = f(items[0])
         own = {i: f(items[i + 1]) for i, future in enumerate(later) if future.cancel()}
@@ -59,28 +63,3 @@ class Workers:
                 "expected no draws from torch's global generator while several threads compute; "
                 "draw with data.normal(w), or write simulate(..., threads=1)"
             )
-
-
-def share_out(counts: Tensor, width: int, threads: int) -> list[int]:
-    """Cut clients into at most so many blocks that take about the same time -> their lengths.
-
-    counts: (clients,), steps of each, the largest first. width: multiply-adds of one step of one
-    client. A block costs its longest client's steps apart from the products, so a cohort with
-    little to compute stays whole.
-    """
-    whole = [len(counts)]
-    steps = counts.double()
-    work = (steps * width).cumsum(0)
-    if threads < 2 or len(counts) < 2 or work[-1] < steps[0] * STEP:
-        return whole
-    first = steps[0] * STEP + work[:-1]
-    second = steps[1:] * STEP + work[-1] - work[:-1]
-    longer = torch.maximum(first, second)
-    cut = int(longer.argmin())
-    if longer[cut] > 0.9 * (steps[0] * STEP + work[-1]):
-        return whole
-    half = threads // 2
-    return [
-        *share_out(counts[: cut + 1], width, threads - half),
-        *share_out(counts[cut + 1 :], width, half),
-    ]

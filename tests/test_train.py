@@ -132,6 +132,16 @@ def test_steps_by_formula_move_only_the_named_coordinates(names):
     equal(train(model, w, data, SGD(0.1), only=torch.zeros_like(named)), w)
 
 
+@pytest.mark.parametrize("parts", [[2, 2, 2], [1, 5], [5, 1]])
+def test_clients_whose_steps_go_to_several_threads_take_the_same(monkeypatch, parts):
+    model, data = classifier(), local()
+    w, near = drawn(model), Proximal(model, 0.7)
+    assert len(w) == sum(parts)
+    whole = train(model, w, data, SGD(0.1), near, w.flip(0))
+    monkeypatch.setattr(closed_form, "share_out", lambda *_: parts)
+    close(train(model, w, data, SGD(0.1), near, w.flip(0)), whole)
+
+
 def test_the_steps_are_compiled_and_plain_python_takes_the_same(monkeypatch):
     assert isinstance(chain.descend, torch.jit.ScriptFunction)
     model, data = classifier(), local()

@@ -2,12 +2,15 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from toys import classification, classifier, equal
 
 from fedlab_helpers import FedAvg, Model, simulate
-from fedlab_helpers.workers import STEP, Workers, share_out
+from fedlab_helpers.closed_form import threads_for_steps
+from fedlab_helpers.plan import STEP, share_out
+from fedlab_helpers.workers import Workers
 
 
 def dropping():
@@ -27,19 +30,19 @@ def seconds(lengths, counts, width):
 
 
 def test_equal_clients_are_cut_in_the_middle():
-    assert share_out(torch.full((10,), 20), STEP, 2) == [5, 5]
-    assert share_out(torch.full((12,), 20), STEP, 4) == [3, 3, 3, 3]
+    assert share_out(np.full(10, 20), STEP, 2) == [5, 5]
+    assert share_out(np.full(12, 20), STEP, 4) == [3, 3, 3, 3]
 
 
 def test_a_cohort_with_little_to_compute_stays_whole():
-    assert share_out(torch.full((10,), 20), 1, 2) == [10]
-    assert share_out(torch.tensor([20]), STEP, 2) == [1]
-    assert share_out(torch.full((10,), 20), STEP, 1) == [10]
+    assert share_out(np.full(10, 20), 1, 2) == [10]
+    assert share_out(np.array([20]), STEP, 2) == [1]
+    assert share_out(np.full(10, 20), STEP, 1) == [10]
 
 
 def test_blocks_of_unequal_clients_cost_alike():
     counts = [150, 120, 90, 60, *[20] * 200]
-    lengths = share_out(torch.tensor(counts), STEP // 20, 2)
+    lengths = share_out(np.array(counts), STEP // 20, 2)
     assert sum(lengths) == len(counts)
     first, second = seconds(lengths, counts, STEP // 20)
     assert max(first, second) < 1.3 * min(first, second)
@@ -51,6 +54,14 @@ def test_results_come_in_order_whoever_is_done_first():
         assert workers.count == 2
         slow = {0: 0.05, 1: 0.0, 2: 0.02}
         assert list(workers.map(lambda i: time.sleep(slow[i]) or i, list(slow))) == [0, 1, 2]
+
+
+def test_a_single_block_has_all_threads_for_its_steps():
+    with Workers(2, [classifier()]) as workers:
+        threads = lambda _: threads_for_steps.get()  # noqa: E731
+        assert workers.map(threads, [0]) == [2]
+        assert workers.map(threads, [0, 1]) == [1, 1]
+    assert threads_for_steps.get() == 1
 
 
 def test_threads_compute_without_a_graph():

@@ -148,6 +148,9 @@ class FedBABU(Personal):
         w = train(model, w, data, self.optimiser, only=~model.coordinates(*self.head))
         return model.split(w, *self.head)
 
+    def welcome(self, model, body, head, data):
+        return head  # as it was drawn
+
     def receive(self, model, body, head):
         return model.join(body, head, *self.head)
 
