@@ -108,13 +108,18 @@ class Implicit(Federation):
         return LocalData(self.drawn[key], clients, batch_size, epochs, steps, (seed, round))
 
     def with_negatives(self, seed: int, round: int) -> Examples:
-        """Everybody's examples of one round."""
-        parts = []
-        for k, items in enumerate(self.unrated):
-            (x, y), rng = self.train[k], stream("client noise", seed, round, k)
-            drawn = torch.from_numpy(rng.choice(items, self.negatives * len(y)))
-            parts.append((torch.cat([x, drawn[:, None]]), torch.cat([y, y.new_zeros(len(drawn))])))
-        return Examples.stack(parts)
+        """Everybody's examples of one round: a client's choices, then its negatives."""
+        likes, counts = self.train, self.negatives * self.train.sizes
+        drawn = [
+            items[stream("client noise", seed, round, k).integers(len(items), size=count)]
+            for k, (items, count) in enumerate(zip(self.unrated, counts.tolist(), strict=True))
+        ]
+        x = torch.cat([likes.x, torch.from_numpy(np.concatenate(drawn))[:, None]])
+        y = torch.cat([likes.y, likes.y.new_zeros(int(counts.sum()))])
+        clients = torch.arange(len(likes))
+        owner = torch.cat([clients.repeat_interleave(n) for n in (likes.sizes, counts)])
+        order = owner.argsort(stable=True)
+        return Examples(x[order], y[order], likes.sizes + counts)
 
     def select(self, clients: Sequence[int] | Tensor) -> Implicit:
         """Some of the clients, as a federation of their own."""
@@ -125,22 +130,12 @@ class Implicit(Federation):
     def for_tuning(self, fraction: float = 0.25, seed: int = 0) -> Implicit:
         """One choice of each client, drawn at random, becomes the test, among as many other items
         as in the real test; the rest are its training examples. (`fraction` plays no part.)
+        Raises ValueError where a client has made a single choice.
         """
-        if int(self.sizes.min()) < 2:
-            raise ValueError(
-                "expected at least two choices a client, to hold one out for tuning, but client "
-                f"{int(self.sizes.argmin())} has one; select the larger clients first"
-            )
-        parts, held_out = [], []
-        for k, size in enumerate(self.sizes.tolist()):
-            (x, y), one = self.train[k], int(stream("partition", seed, k).integers(size))
-            rest = torch.arange(size) != one
-            parts.append((x[rest], y[rest]))
-            held_out.append(int(x[one, 0]))
-        others = int(self.test.sizes[0]) - 1
+        one = super().for_tuning(0, seed)
+        held_out, others = one.test.x[:, 0].tolist(), int(self.test.sizes[0]) - 1
         test = lists(held_out, self.unrated, others, seed + 1, self.train.y.dtype)
-        name = f"{self.name}, for tuning"
-        return replace(self, train=Examples.stack(parts), test=test, name=name, drawn={})
+        return replace(one, test=test, drawn={})
 
 
 def leave_one_out(
@@ -163,11 +158,10 @@ def leave_one_out(
             f"{int(federation.test.sizes.max())}; write movielens(leave_one_out=True)"
         )
     train, test = federation.train, federation.test
-    everything = np.arange(items)
-    unrated = tuple(
-        np.setdiff1d(everything, torch.cat([train[k][0], test[k][0]]).numpy())
-        for k in range(len(federation))
-    )
+    rated = np.zeros((len(federation), items), dtype=bool)
+    for part in (train, test):
+        rated[np.arange(len(federation)).repeat(part.sizes), part.x[:, 0]] = True
+    unrated = tuple(np.flatnonzero(~row) for row in rated)
     likes = Examples(train.x, torch.ones_like(train.y), train.sizes)
     ranked = lists(test.x[:, 0].tolist(), unrated, others, seed, train.y.dtype)
     described = {n: getattr(federation, n) for n in ("name", "clients", "features", "about")}

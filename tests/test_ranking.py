@@ -117,7 +117,7 @@ def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(ValueError, match="expected at least 99 unrated items, but client 0 has 27"):
         ranking.leave_one_out(data, items)
     single = replace(data, train=data.test)
-    with pytest.raises(ValueError, match="at least two choices a client"):
+    with pytest.raises(ValueError, match="at least two training examples a client"):
         ranking.leave_one_out(single, items, others=20).for_tuning()
 
 

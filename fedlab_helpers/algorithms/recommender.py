@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from ..train import train
 from .base import need_plain_sgd
@@ -56,7 +57,9 @@ class PFedRec(FedPer):
         w = self.join(model, table, shared, personal)
         w = train(model, w, data, self.optimiser, direction)
         new_table, new_shared, personal = self.split(model, w)
-        return (rows, new_table - table, new_shared - shared), personal
+        more = rows.shape[1] - table.shape[1]  # rows that only fill up
+        moves = F.pad(new_table - table, (0, 0, 0, more))
+        return (rows, moves, new_shared - shared), personal
 
     def aggregate(self, model, server, uploads, cohort):
         (table, shared), (rows, table_moves, moves) = server, uploads
@@ -90,28 +93,29 @@ class PFedRec(FedPer):
 
     def own_items(self, model, server, data):
         """What clients need of all items: those in their examples -> the network for so many, which
-        they are (clients, rows), the server's state with these rows only, examples in which x are
-        places among them. All rows where x are no numbers of items.
+        they are (clients, rows), the server's state with the first of these rows only, as many as
+        anybody here needs, examples in which x are places among them. All rows where x are no
+        numbers of items.
         """
         table, shared = server
         if data.examples.x.is_floating_point():
             rows = torch.arange(table.shape[1], device=table.device).expand(len(data), -1)
             return model, rows, server, data
         rows, data = data.renumbered()
-        width = table.shape[2]
-        own = table.gather(1, rows[:, :, None].expand(-1, -1, width))
-        return model.with_rows(self.items, rows.shape[1]), rows, (own, shared), data
+        first = rows[:, : int(data.sizes.max()), None]
+        own = table.gather(1, first.expand(-1, -1, table.shape[2]))
+        return model.with_rows(self.items, first.shape[1]), rows, (own, shared), data
 
     def split(self, model, w):
         """w (..., d) -> item table (..., items, width), what else is shared, what is personal."""
         items, mine = model.coordinates(self.items), model.coordinates(*self.mine(model))
-        table = w[..., items].unflatten(-1, model.shapes[self.items])
+        table = model.unflatten(w)[self.items]
         return table, w[..., ~(items | mine)], w[..., mine]
 
     def join(self, model, table, shared, personal):
         """The inverse of `split`."""
         items, mine = model.coordinates(self.items), model.coordinates(*self.mine(model))
         w = shared.new_empty(*shared.shape[:-1], model.d)
-        w[..., items], w[..., ~(items | mine)] = table.flatten(-2), shared
-        w[..., mine] = personal
+        model.unflatten(w)[self.items].copy_(table)
+        w[..., ~(items | mine)], w[..., mine] = shared, personal
         return w
