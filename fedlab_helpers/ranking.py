@@ -132,7 +132,7 @@ class Implicit(Federation):
         as in the real test; the rest are its training examples. (`fraction` plays no part.)
         Raises ValueError where a client has made a single choice.
         """
-        one = super().for_tuning(0, seed)
+        one: Any = super().for_tuning(0, seed)
         held_out, others = one.test.x[:, 0].tolist(), int(self.test.sizes[0]) - 1
         test = lists(held_out, self.unrated, others, seed + 1, self.train.y.dtype)
         return replace(one, test=test, drawn={})
