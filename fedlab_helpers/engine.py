@@ -276,8 +276,7 @@ class Crew:
         """begins: where the clients of each run begin among all that were asked."""
         inside = {i: (run == i).nonzero().flatten() for i in begins}
         own = {i: asked[p] - begins[i] for i, p in inside.items() if len(p)}
-        order = torch.cat([*inside.values()]).argsort() if len(own) > 1 else None
-        return cls(run, clients, asked, own, order)
+        return cls(run, clients, asked, own, _order(torch.cat([*inside.values()])))
 
 
 @dataclass
@@ -465,10 +464,15 @@ def at_clients(
 
     with data.workers.reproducible(data.seed, round):
         rows = data.workers.map(of_crew, crews)
-    rows = _in_order(rows, torch.cat([crew.asked for crew in crews]).argsort())
+    rows = _in_order(rows, _order(torch.cat([crew.asked for crew in crews])))
     lengths = [len(some.clients) for some in asked.values()]
     parts = zip(asked, accumulate(lengths), lengths, strict=True)
     return {i: tree(itemgetter(slice(end - n, end)), rows) for i, end, n in parts}
+
+
+def _order(places: Tensor) -> Tensor | None:
+    """What puts rows that are at these places in order; None where they are."""
+    return None if torch.equal(places, torch.arange(len(places))) else places.argsort()
 
 
 def _in_order(parts: Sequence[State], order: Tensor | None) -> State:
@@ -565,9 +569,9 @@ def _check_groups(pairs: Sequence[tuple[Model, Sequence[int]]], federation: Fede
 
 def _check_outputs(model: Model, federation: Federation) -> None:
     """The network takes these examples, and has an output for every label."""
-    x = federation.train.x[:2]
+    x, w = federation.train.x[:2], torch.zeros(1, model.d)
     with torch.no_grad():
-        output = model(torch.zeros(model.d).to(next(model.learning.parameters())), x)
+        output = model(w.to(next(model.learning.parameters())), x[None])[0]
     for y in (federation.train.y, federation.test.y):
         if y.is_floating_point() or output.shape[:-1] != x.shape[:1] or output.shape[-1] < 2:
             continue  # no labels of classes
