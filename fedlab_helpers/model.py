@@ -311,6 +311,8 @@ class Model:
 
     def to(self, device: str | torch.device) -> Model:
         """Move the network (frozen parameters, buffers) to another device, in place."""
+        if torch.device(device) == self._device:
+            return self
         self.learning.to(device), self.deployed.to(device)
         self._own = threading.local()
         self._named, self._parts = {}, {}
