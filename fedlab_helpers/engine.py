@@ -218,7 +218,7 @@ class Together:
     def of(cls, runs: Sequence[Data]) -> Together:
         """What they train and are scored on."""
         parts = [(run.federation.train, run.federation.test) for run in runs]
-        if all(train.x is parts[0][0].x and test.x is parts[0][1].x for train, test in parts):
+        if all(a.shares(b) for pair in parts for a, b in zip(pair, parts[0], strict=True)):
             return cls(tuple(runs), *parts[0], torch.zeros(len(runs), dtype=torch.long))
         counts = torch.tensor([len(run.federation) for run in runs])
         train, test = map(Examples.join, zip(*parts, strict=True))

@@ -21,6 +21,7 @@ from fedlab_helpers import (
     Model,
     Pooled,
     Synchronous,
+    repeat,
     simulate,
 )
 
@@ -243,6 +244,20 @@ def test_a_simulation_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     run(model=Model(lambda: nn.Sequential(nn.Dropout(0.5), network())))
     equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("differ", ["labels", "sizes"])
+def test_seeds_whose_data_share_the_features_alone_train_on_their_own(differ):
+    whole, model = classification(), classifier()
+    x, y, sizes = whole.train.x, whole.train.y, whole.train.sizes
+
+    def world(seed):
+        turned = (y.roll(seed), sizes) if differ == "labels" else (y, sizes.roll(seed))
+        return replace(whole, train=Examples(x, *turned))
+
+    for seed, run in enumerate(repeat(FedAvg(), model, world, 2, range(2))):
+        alone = simulate(FedAvg(), model, world(seed), 2, seed=seed)
+        close(run.groups[0].server, alone.groups[0].server)
 
 
 def test_dropout_is_repeated_with_the_seed():
