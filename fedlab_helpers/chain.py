@@ -125,55 +125,22 @@ def step(
 
 
 @compiled
-def some(v: Tensor | None, first: int, count: int) -> Tensor | None:
-    """Some rows of it, if there is one."""
-    return None if v is None else v.narrow(0, first, count)
-
-
-@compiled
-def descend_some(
-    everyone: list[Layer],
-    loss: str,
-    table: Tensor,
-    targets: Tensor,
-    rows: Tensor,
-    shares: Tensor | None,
-    active: list[int],
-    full: list[bool],
-    lr: float,
-    pull: float,
-    first: int,
-    most: int,
-) -> int:
-    """The steps of at most so many clients, the first of them this one; else as `descend`, with
-    targets (mini-batches, width) -> how many steps.
-    """
-    width, features, inputs = rows.size(1), table.size(1), everyone[0].weight.size(2)
-    space = table.new_zeros((most * width, inputs))
-    if inputs > features:
-        space.select(1, features).fill_(1)
-    layers, now, begin, given, x = everyone, -1, first, space, space
-    for s, at_work in enumerate(active):
-        count = min(at_work - first, most)
-        if count <= 0:  # these clients have had all their mini-batches
-            return s
-        if count != now:  # as have some of them
-            now = count
-            layers = [
-                Layer(v.weight.narrow(0, first, count), some(v.bias, first, count), v.after,
-                      v.moves, some(v.near, first, count), some(v.near_bias, first, count))
-                for v in everyone
-            ]  # fmt: skip
-            examples = space.narrow(0, 0, count * width)
-            given = examples.narrow(1, 0, features)
-            x = examples.view(count, width, inputs).transpose(1, 2)
-        torch.index_select(table, 0, rows.narrow(0, begin, count).flatten(), out=given)
-        share: Tensor | None = None
-        if not full[s]:
-            share = some(shares, begin, count)
-        step(layers, loss, x, targets.narrow(0, begin, count), share, lr, pull)
-        begin += at_work
-    return len(active)
+def part(layers: list[Layer], first: int, count: int) -> list[Layer]:
+    """The layers of some clients: views."""
+    found: list[Layer] = []
+    for v in layers:
+        bias, near, near_bias = v.bias, v.near, v.near_bias
+        found.append(
+            Layer(
+                v.weight.narrow(0, first, count),
+                None if bias is None else bias.narrow(0, first, count),
+                v.after,
+                v.moves,
+                None if near is None else near.narrow(0, first, count),
+                None if near_bias is None else near_bias.narrow(0, first, count),
+            )
+        )
+    return found
 
 
 @compiled
@@ -188,33 +155,63 @@ def descend(
     full: list[bool],
     lr: float,
     pull: float,
-    parts: list[int],
-) -> None:
-    """A step for every mini-batch, in place.
+    most: int,
+) -> int:
+    """A step for every mini-batch, in place -> how many steps.
 
     table (examples, features), labels (examples,). rows (mini-batches, width): of the table, one
         step's mini-batches after the other's. Where the first layer takes more inputs than there
         are features, the next one is always 1, and the others 0.
     shares (mini-batches, 1, width): as in `step`. active (steps,): how many mini-batches each step
         has: those of the first clients. full (steps,): whether no row of the step only fills up.
-    parts: how many clients each thread takes.
+    most: how many mini-batches' examples are brought together at once, if a step has not more.
     """
-    targets = labels.index_select(0, rows.flatten()).view(rows.size(0), rows.size(1))
-    waiting: list[torch.jit.Future[int]] = []
-    first = 0
-    for most in parts[:-1]:
-        waiting.append(
-            torch.jit.fork(
-                descend_some, layers, loss, table, targets, rows, shares, active, full, lr, pull,
-                first, most,
-            )
-        )  # fmt: skip
-        first += most
-    descend_some(
-        layers, loss, table, targets, rows, shares, active, full, lr, pull, first, parts[-1]
+    width, features, inputs = rows.size(1), table.size(1), layers[0].weight.size(2)
+    targets = labels.index_select(0, rows.flatten()).view(rows.size(0), width)
+    space = table.new_empty((max(most, active[0]) * width, inputs))
+    if inputs > features:
+        space.zero_().select(1, features).fill_(1)
+    now, at_work, first, begin = -1, layers, 0, 0
+    while first < len(active):
+        last, total = first + 1, active[first]
+        while last < len(active) and total + active[last] <= most:
+            total += active[last]
+            last += 1
+        examples, counts = space.narrow(0, 0, total * width), active[first:last]
+        some = rows.narrow(0, begin, total).flatten()
+        torch.index_select(table, 0, some, out=examples.narrow(1, 0, features))
+        x = examples.view(total, width, inputs).transpose(1, 2).split(counts)
+        y = targets.narrow(0, begin, total).split(counts)
+        for i, count in enumerate(counts):
+            if count != now:  # some clients have had all their mini-batches
+                now, at_work = count, part(layers, 0, count)
+            share: Tensor | None = None
+            if shares is not None and not full[first + i]:
+                share = shares.narrow(0, begin, count)
+            step(at_work, loss, x[i], y[i], share, lr, pull)
+            begin += count
+        first = last
+    return len(active)
+
+
+@compiled
+def start(
+    layers: list[Layer],
+    loss: str,
+    table: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    shares: Tensor | None,
+    active: list[int],
+    full: list[bool],
+    lr: float,
+    pull: float,
+    most: int,
+) -> torch.jit.Future[int]:
+    """`descend` in another thread."""
+    return torch.jit.fork(
+        descend, layers, loss, table, labels, rows, shares, active, full, lr, pull, most
     )
-    for steps in waiting:
-        torch.jit.wait(steps)
 
 
 PARALLEL = isinstance(descend, torch.jit.ScriptFunction)  # else threads would wait for each other

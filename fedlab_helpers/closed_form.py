@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from .chain import Layer
 from .data import LocalData, columns_with_one, with_one
 from .plan import share_out
 from .stacked import Stage
+
+CACHE = 400_000  # bytes of examples that compiled steps bring together: what a core keeps near
 
 threads_for_steps = ContextVar("threads_for_steps", default=1)  # among which clients are shared out
 
@@ -75,7 +79,7 @@ class ChainGradient:
         layers = self._layers(w)
         values = chain.forward(layers, x.transpose(1, 2))
         of_output = slope(values[-1], y) if slope else chain.loss_slope(self.loss, values[-1], y)
-        of_output *= 1 / x.shape[1] if mask is None else _shares(mask, w)
+        of_output *= 1 / x.shape[1] if mask is None else _shares(mask, w.dtype)
         return self._products(layers, chain.backward(layers, values, of_output, 0), values)
 
     def clipped(
@@ -128,22 +132,35 @@ class ChainGradient:
         if data.batch_size is None:
             x, y, mask = data.all
             x = (with_one(x) if folds else x).transpose(1, 2)
-            share = None if mask is None else _shares(mask, w)
+            share = None if mask is None else _shares(mask, w.dtype)
             for _ in range(int(data.counts.max())):
                 chain.step(layers, self.loss, x, y, share, lr, pull)
         elif int(data.counts.max()):
-            examples, plan = data.examples, data.plan
-            shares = None if all(plan.full) else _shares(plan.mask, w)
-            threads = threads_for_steps.get() if chain.PARALLEL and not w.is_cuda else 1
-            parts = share_out(data.counts.numpy(), data.width * w.shape[1], threads)
-            chain.descend(
-                layers, self.loss, examples.with_one if folds else examples.x, examples.y,
-                plan.rows, shares, plan.active, plan.full, lr, pull, parts,
-            )  # fmt: skip
+            self._descend(layers, data, lr, pull, folds)
         if folds:
             weight = layers[0].weight
             layers[0] = Layer(weight[..., :features], weight[..., features, None], "")
         return self._together(layers)
+
+    def _descend(
+        self, layers: list[Layer], data: LocalData, lr: float, pull: float, folds: bool
+    ) -> None:
+        """A step for every mini-batch, in place; in several threads where that takes less time."""
+        examples, like = data.examples, layers[0].weight
+        table = examples.with_one if folds else examples.x
+        threads = threads_for_steps.get() if chain.PARALLEL and not like.is_cuda else 1
+        lengths = share_out(data.counts.numpy(), data.width * sum(self.sizes), threads)
+        most = CACHE // (data.width * like.shape[2] * like.element_size())
+        tasks = [
+            (layers if n == len(data) else chain.part(layers, end - n, n), self.loss, table,
+             examples.y, plan.rows, None if all(plan.full) else _shares(plan.mask, like.dtype),
+             plan.active, plan.full, lr, pull, most)
+            for n, end, plan in zip(lengths, accumulate(lengths), data.plans(lengths), strict=True)
+        ]  # fmt: skip
+        waiting = [chain.start(*task) for task in tasks[:-1]]
+        chain.descend(*tasks[-1])
+        for steps in waiting:
+            steps.wait()
 
     def _layers(self, w: Tensor) -> list[Layer]:
         """With the parameters of some clients: views of w."""
@@ -196,9 +213,10 @@ def _fold(layer: Layer) -> Layer:
     return Layer(weight, None, layer.after, layer.moves, folded(layer.near, layer.near_bias))
 
 
-def _shares(mask: Tensor, like: Tensor) -> Tensor:
+@lru_cache(maxsize=16)
+def _shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Of every row in the mean over the real ones: (clients, rows) -> (clients, 1, rows)."""
-    real = mask.to(like.dtype)
+    real = mask.to(dtype)
     return (real / real.sum(1, keepdim=True)).unsqueeze(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -289,6 +289,7 @@ class LocalData:
     where: Tensor | None = None  # (clients,) places among the examples; by default the numbers
     first: int = 0
     last: int | None = None
+    known: dict[tuple[int, ...], list[Plan]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -360,7 +361,7 @@ class LocalData:
         if self.batch_size is None:
             yield from [self.all] * int(self.counts.max())
             return
-        plan, (table, labels) = self.plan, (self.examples.x, self.examples.y)
+        (plan,), table, labels = self.plans([len(self)]), self.examples.x, self.examples.y
         width, row = plan.rows.shape[1], table.shape[1:]
         most = GATHER // max(1, row.numel() * table.element_size() * width)
         for steps, here in plan.chunks(most) if plan.active else ():
@@ -375,12 +376,16 @@ class LocalData:
         """Examples in a mini-batch."""
         return min(self.batch_size or int(self.sizes.max()), int(self.examples.sizes.max()))
 
-    @cached_property
-    def plan(self) -> Plan:
-        """Which rows of the table each client visits in each of its mini-batches."""
-        layout = Layout.of(self.sizes, self.counts, self.first, self.width)
-        starts = self.examples.starts[self.places]
-        return layout.plan(starts, self.clients, *self.key).to(self.examples.x.device)
+    def plans(self, lengths: Sequence[int]) -> list[Plan]:
+        """Which rows of the table each client visits in each of its mini-batches: a plan for the
+        first so many clients, one for the next so many, ...
+        """
+        if (cut := tuple(lengths)) not in self.known:
+            layout = Layout.of(self.sizes, self.counts, self.first, self.width, cut)
+            starts, device = self.examples.starts[self.places], self.examples.x.device
+            plans = layout.plans(starts, self.clients, *self.key)
+            self.known[cut] = [plan.to(device) for plan in plans]
+        return self.known[cut]
 
 
 def with_one(x: Tensor) -> Tensor:

@@ -479,7 +479,7 @@ def _in_order(parts: Sequence[State], order: Tensor | None) -> State:
     """The rows of several states, one after the other, in another order."""
     if order is None:
         return tree(lambda *v: v[0] if len(v) == 1 else torch.cat(v), *parts)
-    return tree(lambda *v: torch.cat(v)[order.to(v[0].device)], *parts)
+    return tree(lambda *v: torch.cat(v).index_select(0, order.to(v[0].device)), *parts)
 
 
 def score_clients(runs: list[Run], together: Together, round: int) -> list[Tensor]:

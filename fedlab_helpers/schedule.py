@@ -39,10 +39,10 @@ class Synchronous(Checked):
         """Without end: who trains in round 1, 2, ..."""
         rng, now = stream("cohorts", seed), 0.0
         pace = stream("paces", seed).lognormal(0, self.spread, clients)
-        size = max(1, round(self.fraction * clients))
+        size, everyone = max(1, round(self.fraction * clients)), np.arange(clients)
         while True:
-            some = rng.choice(clients, size, replace=False) if size < clients else range(clients)
-            cohort = np.sort(some)
+            few = size < clients
+            cohort = np.sort(rng.choice(clients, size, replace=False)) if few else everyone.copy()
             now += pace[cohort].max()
             fresh = torch.zeros(size, dtype=torch.long)
             yield Arrivals(torch.from_numpy(cohort), fresh, now, keep=1)

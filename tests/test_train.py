@@ -142,6 +142,24 @@ def test_clients_whose_steps_go_to_several_threads_take_the_same(monkeypatch, pa
     close(train(model, w, data, SGD(0.1), near, w.flip(0)), whole)
 
 
+def test_steps_are_over_when_those_of_all_threads_are(monkeypatch):
+    """Whoever begins in another thread here only begins once somebody waits for it."""
+
+    class Late:
+        def __init__(self, *task):
+            self.task = task
+
+        def wait(self):
+            chain.descend(*self.task)
+
+    model, data = classifier(), local()
+    w = drawn(model)
+    whole = train(model, w, data, SGD(0.1))
+    monkeypatch.setattr(closed_form, "share_out", lambda *_: [2, 2, 2])
+    monkeypatch.setattr(chain, "start", Late)
+    close(train(model, w, data, SGD(0.1)), whole)
+
+
 def test_the_steps_are_compiled_and_plain_python_takes_the_same(monkeypatch):
     assert isinstance(chain.descend, torch.jit.ScriptFunction)
     model, data = classifier(), local()
