@@ -49,7 +49,7 @@ from .algorithms import (
 )
 from .data import Batch, Examples, Federation, LocalData
 from .engine import Diverged, repeat, simulate
-from .experiment import Comparison, compare, grid, tune
+from .experiment import Comparison, compare, grid, tune, tune_both
 from .history import History
 from .model import (
     Model,

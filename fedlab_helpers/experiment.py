@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import isnan
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import FedAvg
+from .algorithms.personal import FineTuning
 from .data import Federation
 from .engine import repeat
 from .history import History
@@ -95,16 +96,21 @@ def compare(
     """Simulate every algorithm with every seed.
 
     algorithms: a list, named by their `name`, or {name: algorithm}. federation: the same for all
-    seeds, or a function of the seed. options: as for `repeat`.
+    seeds, or a function of the seed. options: as for `repeat`. FedAvg is not simulated again where
+    FedAvg + fine-tuning trains in the same way: it is what that scores before fine-tuning.
     Raises ValueError where two algorithms of a list have the same name.
     """
-    data = _of_each(federation, seeds := list(seeds))
-    return Comparison(
-        {
-            name: repeat(a, model, data.__getitem__, rounds, seeds, **options)
-            for name, a in _named(algorithms).items()
-        }
-    )
+    data, named = _of_each(federation, seeds := list(seeds)), _named(algorithms)
+    tuners = {_untuned(a): name for name, a in named.items() if type(a) is FineTuning}
+    twins = {name: tuners[a] for name, a in named.items() if type(a) is FedAvg and a in tuners}
+    done = {
+        name: repeat(a, model, data.__getitem__, rounds, seeds, **options)
+        for name, a in named.items()
+        if name not in twins
+    }
+    for name, tuner in twins.items():
+        done[name] = [replace(h, algorithm=named[name], after=h.before) for h in done[tuner]]
+    return Comparison({name: done[name] for name in named})
 
 
 def grid(algorithm: FedAvg, **values: Iterable[Any]) -> list[FedAvg]:
@@ -134,29 +140,69 @@ def tune(
     The others are numbered anew, from 0: so count in [(model, client numbers), ...].
     Candidates whose training diverges are out of the race; ArithmeticError if all of them are.
     """
+    (best,) = _best(candidates, ("mean",), model, federation, rounds, seeds, held_out, options)
+    return best
+
+
+def tune_both(
+    candidates: Sequence[FineTuning],
+    model: Model,
+    federation: Federation | Callable[[int], Federation],
+    rounds: int,
+    seeds: Iterable[int] = range(1),
+    held_out: Iterable[int] = (),
+    **options: Any,
+) -> tuple[FedAvg, FineTuning]:
+    """The best FedAvg, and the best FedAvg + fine-tuning, each chosen as by `tune`.
+
+    Every candidate trains once: before fine-tuning its scores are those of FedAvg.
+    """
+    marks = ("mean_before", "mean")
+    first, second = _best(candidates, marks, model, federation, rounds, seeds, held_out, options)
+    return _untuned(first), second
+
+
+def _best(
+    candidates: Sequence[Any],
+    marks: Sequence[str],
+    model: Model,
+    federation: Federation | Callable[[int], Federation],
+    rounds: int,
+    seeds: Iterable[int],
+    held_out: Iterable[int],
+    options: dict[str, Any],
+) -> list[Any]:
+    """The best candidate by each of these curves of a `History`, as `tune` says."""
     if not candidates:
         raise ValueError("expected at least one candidate, got none")
     if len(candidates) == 1:
-        return candidates[0]
+        return [candidates[0]] * len(marks)
     absent, tuning = set(held_out), {}
     for s, data in _of_each(federation, seeds).items():
         there = [k for k, n in enumerate(data.sizes.tolist()) if n > 1 and k not in absent]
         tuning[s] = data.select(there).for_tuning(seed=s)
-    marks = []
+    worst, points = -float("inf"), []
     for algorithm in candidates:
         try:
             runs = repeat(algorithm, model, tuning.__getitem__, rounds, tuning, **options)
         except ArithmeticError:
-            marks.append(-float("inf"))
+            points.append([worst] * len(marks))
             continue
         sign = 1 if runs[0].score.higher_is_better else -1
-        mark = sign * float(torch.stack([run.mean[-1] for run in runs]).mean())
-        marks.append(-float("inf") if isnan(mark) else mark)
-    if max(marks) == -float("inf"):
+        ends = [[float(getattr(run, mark)[-1]) for run in runs] for mark in marks]
+        means = [sign * float(torch.tensor(end, dtype=torch.float64).mean()) for end in ends]
+        points.append([worst if isnan(mean) else mean for mean in means])
+    if max(map(max, points)) == worst:
         raise ArithmeticError(
             f"all {len(candidates)} candidates diverged; try smaller learning rates"
         )
-    return candidates[max(range(len(marks)), key=marks.__getitem__)]
+    columns = zip(*points, strict=True)
+    return [candidates[column.index(max(column))] for column in columns]
+
+
+def _untuned(algorithm: FineTuning) -> FedAvg:
+    """The FedAvg that trains in the same way."""
+    return FedAvg(**{field.name: getattr(algorithm, field.name) for field in fields(FedAvg)})
 
 
 def _of_each(

@@ -13,11 +13,14 @@ from fedlab_helpers import (
     FedAvg,
     FedPer,
     FedProx,
+    FineTuning,
     Local,
     compare,
+    experiment,
     grid,
     simulate,
     tune,
+    tune_both,
 )
 
 OPTIONS = {"rounds": 3, "progress": False}
@@ -25,6 +28,18 @@ OPTIONS = {"rounds": 3, "progress": False}
 
 def local(lr=0.3, steps=3):
     return Local(optimiser=SGD(lr=lr), steps=steps)
+
+
+def counted(monkeypatch):
+    """The algorithms that `repeat` is asked for from now on."""
+    asked, repeat = [], experiment.repeat
+
+    def noted(algorithm, *rest, **options):
+        asked.append(algorithm)
+        return repeat(algorithm, *rest, **options)
+
+    monkeypatch.setattr(experiment, "repeat", noted)
+    return asked
 
 
 def test_a_comparison_is_one_simulation_per_algorithm_and_seed():
@@ -35,6 +50,24 @@ def test_a_comparison_is_one_simulation_per_algorithm_and_seed():
         for row, seed in enumerate((0, 5)):
             alone = simulate(algorithm, classifier(), classification(), seed=seed, **OPTIONS)
             equal(comparison.clients(algorithm.name)[row], alone.after[-1])
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_fedavg_is_what_fine_tuning_begins_with_and_not_simulated_again(monkeypatch, epochs):
+    run, ran = experiment.repeat, []
+    monkeypatch.setattr(
+        experiment, "repeat", lambda a, *rest, **o: ran.append(a) or run(a, *rest, **o)
+    )
+    algorithms = [FedAvg(SGD(0.2), epochs), FedProx(SGD(0.2), 2), FineTuning(SGD(0.2), 2, tuning=3)]
+    options = {**OPTIONS, "held_out": [1], "evaluate_every": 1}
+    comparison = compare(algorithms, classifier(), classification(), seeds=(0, 5), **options)
+    assert [*comparison.histories] == ["FedAvg", "FedProx", "FedAvg + fine-tuning"]
+    assert len(ran) == (2 if epochs == 2 else 3)
+    for found, seed in zip(comparison["FedAvg"], (0, 5), strict=True):
+        alone = simulate(algorithms[0], classifier(), classification(), seed=seed, **options)
+        assert (found.algorithm, found.sent_up) == (algorithms[0], alone.sent_up)
+        for v, u in zip(found.after + found.before, alone.after + alone.before, strict=True):
+            close(v, u)
 
 
 def test_the_federation_may_depend_on_the_seed():
@@ -198,3 +231,21 @@ def test_every_seed_has_a_say():
 
     tune([local(), local(0.1)], classifier(), federation, seeds=(3, 4), **OPTIONS)
     assert seen == [3, 4]
+
+
+def test_fedavg_and_fine_tuning_are_tuned_with_one_training_of_each_candidate(monkeypatch):
+    candidates = grid(FineTuning(epochs=1, tuning=20), lr=[0.03, 0.3, 3.0])
+    rest = (classifier(), classification(), 2)
+    alone = [
+        tune(some, *rest, held_out=[1], progress=False)
+        for some in (grid(FedAvg(epochs=1), lr=[0.03, 0.3, 3.0]), candidates)
+    ]
+    assert alone[0].optimiser != alone[1].optimiser  # so that it matters which of the two counts
+    run, ran = experiment.repeat, []
+    monkeypatch.setattr(
+        experiment, "repeat", lambda a, *rest, **o: ran.append(a) or run(a, *rest, **o)
+    )
+    assert [*tune_both(candidates, *rest, held_out=[1], progress=False)] == alone
+    assert len(ran) == 3
+    with pytest.raises(ValueError, match="at least one candidate"):
+        tune_both([], *rest)
