@@ -192,11 +192,11 @@ def _best(
         ends = [[float(getattr(run, mark)[-1]) for run in runs] for mark in marks]
         means = [sign * float(torch.tensor(end, dtype=torch.float64).mean()) for end in ends]
         points.append([worst if isnan(mean) else mean for mean in means])
-    if max(map(max, points)) == worst:
+    columns = [*zip(*points, strict=True)]
+    if worst in map(max, columns):
         raise ArithmeticError(
             f"all {len(candidates)} candidates diverged; try smaller learning rates"
         )
-    columns = zip(*points, strict=True)
     return [candidates[column.index(max(column))] for column in columns]
 
 

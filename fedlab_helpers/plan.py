@@ -113,7 +113,7 @@ def share_out(steps: np.ndarray, width: int, threads: int, step: float = STEP) -
     A part costs `step` for each of its longest client's steps, and 8 of these to begin, so a cohort
     with little to compute stays whole.
     """
-    return _share_out(steps.tobytes(), width, threads, step)
+    return [*_share_out(steps.astype(np.int64).tobytes(), width, threads, step)]  # not the kept one
 
 
 @lru_cache(maxsize=64)

@@ -54,10 +54,7 @@ def test_a_comparison_is_one_simulation_per_algorithm_and_seed():
 
 @pytest.mark.parametrize("epochs", [2, 3])
 def test_fedavg_is_what_fine_tuning_begins_with_and_not_simulated_again(monkeypatch, epochs):
-    run, ran = experiment.repeat, []
-    monkeypatch.setattr(
-        experiment, "repeat", lambda a, *rest, **o: ran.append(a) or run(a, *rest, **o)
-    )
+    ran = counted(monkeypatch)
     algorithms = [FedAvg(SGD(0.2), epochs), FedProx(SGD(0.2), 2), FineTuning(SGD(0.2), 2, tuning=3)]
     options = {**OPTIONS, "held_out": [1], "evaluate_every": 1}
     comparison = compare(algorithms, classifier(), classification(), seeds=(0, 5), **options)
@@ -241,10 +238,7 @@ def test_fedavg_and_fine_tuning_are_tuned_with_one_training_of_each_candidate(mo
         for some in (grid(FedAvg(epochs=1), lr=[0.03, 0.3, 3.0]), candidates)
     ]
     assert alone[0].optimiser != alone[1].optimiser  # so that it matters which of the two counts
-    run, ran = experiment.repeat, []
-    monkeypatch.setattr(
-        experiment, "repeat", lambda a, *rest, **o: ran.append(a) or run(a, *rest, **o)
-    )
+    ran = counted(monkeypatch)
     assert [*tune_both(candidates, *rest, held_out=[1], progress=False)] == alone
     assert len(ran) == 3
     with pytest.raises(ValueError, match="at least one candidate"):
