@@ -146,6 +146,7 @@ def part(layers: list[Layer], first: int, count: int) -> list[Layer]:
 @compiled
 def descend(
     layers: list[Layer],
+    offset: int,
     loss: str,
     table: Tensor,
     labels: Tensor,
@@ -159,6 +160,7 @@ def descend(
 ) -> int:
     """A step for every mini-batch, in place -> how many steps.
 
+    offset: the layers' clients before these do nothing.
     table (examples, features), labels (examples,). rows (mini-batches, width): of the table, one
         step's mini-batches after the other's. Where the first layer takes more inputs than there
         are features, the next one is always 1, and the others 0.
@@ -171,7 +173,7 @@ def descend(
     space = table.new_empty((max(most, active[0]) * width, inputs))
     if inputs > features:
         space.zero_().select(1, features).fill_(1)
-    now, at_work, first, begin = -1, layers, 0, 0
+    now, at_work, first, begin = 0, layers, 0, 0
     while first < len(active):
         last, total = first + 1, active[first]
         while last < len(active) and total + active[last] <= most:
@@ -184,7 +186,7 @@ def descend(
         y = targets.narrow(0, begin, total).split(counts)
         for i, count in enumerate(counts):
             if count != now:  # some clients have had all their mini-batches
-                now, at_work = count, part(layers, 0, count)
+                now, at_work = count, part(layers, offset, count)
             share: Tensor | None = None
             if shares is not None and not full[first + i]:
                 share = shares.narrow(0, begin, count)
@@ -197,6 +199,7 @@ def descend(
 @compiled
 def start(
     layers: list[Layer],
+    offset: int,
     loss: str,
     table: Tensor,
     labels: Tensor,
@@ -210,7 +213,7 @@ def start(
 ) -> torch.jit.Future[int]:
     """`descend` in another thread."""
     return torch.jit.fork(
-        descend, layers, loss, table, labels, rows, shares, active, full, lr, pull, most
+        descend, layers, offset, loss, table, labels, rows, shares, active, full, lr, pull, most
     )
 
 

@@ -151,14 +151,15 @@ class ChainGradient:
         threads = threads_for_steps.get() if chain.PARALLEL and not like.is_cuda else 1
         lengths = share_out(data.counts.numpy(), data.width * sum(self.sizes), threads)
         most = CACHE // (data.width * like.shape[2] * like.element_size())
-        tasks = [
-            (layers if n == len(data) else chain.part(layers, end - n, n), self.loss, table,
-             examples.y, plan.rows, None if all(plan.full) else _shares(plan.mask, like.dtype),
-             plan.active, plan.full, lr, pull, most)
-            for n, end, plan in zip(lengths, accumulate(lengths), data.plans(lengths), strict=True)
-        ]  # fmt: skip
-        waiting = [chain.start(*task) for task in tasks[:-1]]
-        chain.descend(*tasks[-1])
+        waiting = []
+        for n, end, plan in zip(lengths, accumulate(lengths), data.plans(lengths), strict=True):
+            shares = None if all(plan.full) else _shares(plan.mask, like.dtype)
+            task = (layers, end - n, self.loss, table, examples.y, plan.rows, shares,
+                    plan.active, plan.full, lr, pull, most)  # fmt: skip
+            if end < len(data):  # others begin while the next plan is drawn
+                waiting.append(chain.start(*task))
+            else:
+                chain.descend(*task)
         for steps in waiting:
             steps.wait()
 

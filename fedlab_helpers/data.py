@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -376,16 +377,23 @@ class LocalData:
         """Examples in a mini-batch."""
         return min(self.batch_size or int(self.sizes.max()), int(self.examples.sizes.max()))
 
-    def plans(self, lengths: Sequence[int]) -> list[Plan]:
+    def plans(self, lengths: Sequence[int]) -> Iterator[Plan]:
         """Which rows of the table each client visits in each of its mini-batches: a plan for the
-        first so many clients, one for the next so many, ...
+        first so many clients, one for the next so many, ... Each is drawn when its turn comes.
         """
-        if (cut := tuple(lengths)) not in self.known:
-            layout = Layout.of(self.sizes, self.counts, self.first, self.width, cut)
-            starts, device = self.examples.starts[self.places], self.examples.x.device
-            plans = layout.plans(starts, self.clients, *self.key)
-            self.known[cut] = [plan.to(device) for plan in plans]
-        return self.known[cut]
+        made = self.known.setdefault(tuple(lengths), [])
+        for i, (n, end) in enumerate(zip(lengths, accumulate(lengths), strict=True)):
+            if i == len(made):
+                made.append(self._plan(slice(end - n, end)))
+            yield made[i]
+
+    def _plan(self, some: slice) -> Plan:
+        """For some of the clients."""
+        layout = Layout.of(self.sizes[some], self.counts[some], self.first, self.width)
+        seed = self.key[0][some] if isinstance(self.key[0], Tensor) else self.key[0]
+        starts = self.examples.starts[self.places[some]]
+        plan = layout.plan(starts, self.clients[some], seed, self.key[1])
+        return plan.to(self.examples.x.device)
 
 
 def with_one(x: Tensor) -> Tensor:

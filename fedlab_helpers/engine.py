@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import accumulate
+from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -248,13 +249,13 @@ class Together:
         lengths = [len(numbers) for numbers in asked.values()]
         run = torch.tensor([*asked]).repeat_interleave(torch.tensor(lengths))
         clients = torch.cat([*asked.values()])
-        sizes = self.train.sizes[self.places(run, clients)]
-        order = sizes.argsort(descending=True, stable=True)
+        local, data = self.local(run, clients, round), self.runs[0]
+        most = local.sizes if local.batch_size is None else local.counts  # rows that are computed
+        order = most.argsort(descending=True, stable=True)
         if model.backend == "loop":  # nothing is gained by putting clients together
             cut = [1] * len(order)
         else:
-            local, data = self.local(run[order], clients[order], round), self.runs[0]
-            steps, width = local.counts.numpy(), local.width * model.d
+            steps, width = local.counts[order].numpy(), local.width * model.d
             shares = share_out(steps, width, data.workers.count, BLOCK)
             cut = [n for share in shares for n in _portions(share, data.block)]
         begins = dict(zip(asked, (0, *accumulate(lengths)), strict=False))
@@ -590,7 +591,7 @@ def _equal(a: State, b: State) -> bool:
 
 def _finite(v: Tensor) -> bool:
     """Whether there is neither NaN nor infinity. (A finite sum has no such terms.)"""
-    return not v.is_floating_point() or bool(v.sum().isfinite() or v.isfinite().all())
+    return not v.is_floating_point() or isfinite(v.sum()) or bool(v.isfinite().all())
 
 
 def _check_finite(states: State, clients: Tensor, names: Sequence[str], round: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,69 +39,53 @@ class Plan:
         yield slice(first, len(self.active)), slice(begin, begin + total)
 
 
-class Part(NamedTuple):
-    """Of the plan of some clients, what depends on how many rows and steps clients have."""
+@dataclass(frozen=True)
+class Layout:
+    """What of a plan depends on how many rows and steps clients have, and not on chance."""
 
+    shuffles: Shuffles
     client: np.ndarray  # (mini-batches,), whose they are
     places: np.ndarray  # (mini-batches, width), among the shuffled rows of all clients
     mask: Tensor
     active: list[int]
     full: list[bool]
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What of plans depends on how many rows and steps clients have, and not on chance."""
-
-    shuffles: Shuffles
-    parts: list[Part]
-
     @classmethod
-    def of(
-        cls, sizes: Tensor, counts: Tensor, first: int, width: int, lengths: tuple[int, ...]
-    ) -> Layout:
+    def of(cls, sizes: Tensor, counts: Tensor, first: int, width: int) -> Layout:
         """sizes, counts: (clients,), rows and mini-batches of each. first: the epoch they begin
-        with. width: rows of a mini-batch. lengths: how many clients each part has.
+        with. width: rows of a mini-batch.
         """
-        return _layout(sizes.numpy().tobytes(), counts.numpy().tobytes(), first, width, lengths)
+        return _layout(sizes.numpy().tobytes(), counts.numpy().tobytes(), first, width)
 
-    def plans(self, starts: Tensor, clients: Tensor, *key: int | Tensor) -> Iterator[Plan]:
-        """Of every part. starts: (clients,), each one's first row of the table. clients, key: as in
-        `Shuffles`.
-        """
-        shuffled = self.shuffles(clients.numpy(), *map(np.asarray, key))
-        for part in self.parts:
-            rows = shuffled[part.places]
-            rows += starts.numpy()[part.client, None]
-            yield Plan(torch.from_numpy(rows), part.mask, part.active, part.full)
+    def plan(self, starts: Tensor, clients: Tensor, *key: int | Tensor) -> Plan:
+        """starts: (clients,), each one's first row of the table. clients, key: as in `Shuffles`."""
+        rows = self.shuffles(clients.numpy(), *map(np.asarray, key))[self.places]
+        rows += starts.numpy()[self.client, None]
+        return Plan(torch.from_numpy(rows), self.mask, self.active, self.full)
 
 
-@lru_cache(maxsize=16)
-def _layout(
-    sizes_: bytes, counts_: bytes, first: int, width: int, lengths: tuple[int, ...]
-) -> Layout:
+@lru_cache(maxsize=32)
+def _layout(sizes_: bytes, counts_: bytes, first: int, width: int) -> Layout:
     sizes, counts = (np.frombuffer(v, np.int64) for v in (sizes_, counts_))
     if (np.diff(counts) > 0).any():
         raise ValueError("expected the clients with more mini-batches first")
     per_epoch = -(-sizes // width)
     epochs = first - (-counts // per_epoch)  # begun, also those before the first
     begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client among the shuffled rows
-    column, parts = np.arange(width), []
-    for n, end in zip(lengths, accumulate(lengths), strict=True):
-        own = counts[end - n : end]
-        active = np.searchsorted(-own, -np.arange(own[0]))  # how many have more than 0, 1, ...
-        step, client = np.repeat(np.arange(own[0]), active), end - n + count_up(active)
-        epoch, number = np.divmod(step, per_epoch[client])
-        begin = begins[client] + (first + epoch) * sizes[client] + number * width
-        real = np.minimum(width, sizes[client] - number * width)
-        places = begin[:, None] + column
-        short = real < width
-        places[short] = begin[short, None] + column % real[short, None]
-        ends = active.cumsum()
-        full = ~np.logical_or.reduceat(short, ends - active) if len(active) else active
-        mask = torch.from_numpy(column < real[:, None])
-        parts.append(Part(client, places, mask, active.tolist(), full.tolist()))
-    return Layout(Shuffles(sizes, epochs), parts)
+    active = np.searchsorted(-counts, -np.arange(counts[0]))  # how many have more than 0, 1, ...
+    step, client = np.repeat(np.arange(counts[0]), active), count_up(active)
+    epoch, number = np.divmod(step, per_epoch[client])
+    begin = begins[client] + (first + epoch) * sizes[client] + number * width
+    real = np.minimum(width, sizes[client] - number * width)
+    column = np.arange(width)
+    places = begin[:, None] + column
+    short = real < width
+    places[short] = begin[short, None] + column % real[short, None]
+    ends = active.cumsum()
+    full = ~np.logical_or.reduceat(short, ends - active) if len(active) else active
+    mask = torch.from_numpy(column < real[:, None])
+    shuffles = Shuffles(sizes, epochs)
+    return Layout(shuffles, client, places, mask, active.tolist(), full.tolist())
 
 
 def share_out(steps: np.ndarray, width: int, threads: int, step: float = STEP) -> list[int]:
