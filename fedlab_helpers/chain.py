@@ -154,9 +154,9 @@ def descend(
     shares: Tensor | None,
     active: list[int],
     full: list[bool],
+    most: int,
     lr: float,
     pull: float,
-    most: int,
 ) -> int:
     """A step for every mini-batch, in place -> how many steps.
 
@@ -207,14 +207,52 @@ def start(
     shares: Tensor | None,
     active: list[int],
     full: list[bool],
+    most: int,
     lr: float,
     pull: float,
-    most: int,
 ) -> torch.jit.Future[int]:
     """`descend` in another thread."""
     return torch.jit.fork(
-        descend, layers, offset, loss, table, labels, rows, shares, active, full, lr, pull, most
+        descend, layers, offset, loss, table, labels, rows, shares, active, full, most, lr, pull
     )
+
+
+@compiled
+def repeat(
+    layers: list[Layer],
+    offset: int,
+    loss: str,
+    x: Tensor,
+    y: Tensor,
+    share: Tensor | None,
+    steps: int,
+    lr: float,
+    pull: float,
+) -> int:
+    """So many steps, in place, each with the same examples -> how many.
+
+    x (clients, in, rows), y (clients, rows). offset: the layers' clients before these do nothing.
+    """
+    at_work = part(layers, offset, x.size(0))
+    for _ in range(steps):
+        step(at_work, loss, x, y, share, lr, pull)
+    return steps
+
+
+@compiled
+def start_repeat(
+    layers: list[Layer],
+    offset: int,
+    loss: str,
+    x: Tensor,
+    y: Tensor,
+    share: Tensor | None,
+    steps: int,
+    lr: float,
+    pull: float,
+) -> torch.jit.Future[int]:
+    """`repeat` in another thread."""
+    return torch.jit.fork(repeat, layers, offset, loss, x, y, share, steps, lr, pull)
 
 
 PARALLEL = isinstance(descend, torch.jit.ScriptFunction)  # else threads would wait for each other

@@ -6,11 +6,11 @@ arrays are found in w; the arithmetic is in `chain`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -129,13 +129,7 @@ class ChainGradient:
         features, folds = layers[0].weight.shape[2], layers[0].bias is not None
         if folds:
             layers[0] = _fold(layers[0])
-        if data.batch_size is None:
-            x, y, mask = data.all
-            x = (with_one(x) if folds else x).transpose(1, 2)
-            share = None if mask is None else _shares(mask, w.dtype)
-            for _ in range(int(data.counts.max())):
-                chain.step(layers, self.loss, x, y, share, lr, pull)
-        elif int(data.counts.max()):
+        if int(data.counts.max()):
             self._descend(layers, data, lr, pull, folds)
         if folds:
             weight = layers[0].weight
@@ -146,22 +140,42 @@ class ChainGradient:
         self, layers: list[Layer], data: LocalData, lr: float, pull: float, folds: bool
     ) -> None:
         """A step for every mini-batch, in place; in several threads where that takes less time."""
-        examples, like = data.examples, layers[0].weight
-        table = examples.with_one if folds else examples.x
+        like = layers[0].weight
         threads = threads_for_steps.get() if chain.PARALLEL and not like.is_cuda else 1
         lengths = share_out(data.counts.numpy(), data.width * sum(self.sizes), threads)
-        most = CACHE // (data.width * like.shape[2] * like.element_size())
+        ends = [*accumulate(lengths)]
+        whole = data.batch_size is None
+        parts = self._all(data, ends, folds) if whole else self._planned(data, lengths, like, folds)
+        run, start = (chain.repeat, chain.start_repeat) if whole else (chain.descend, chain.start)
         waiting = []
-        for n, end, plan in zip(lengths, accumulate(lengths), data.plans(lengths), strict=True):
-            shares = None if all(plan.full) else _shares(plan.mask, like.dtype)
-            task = (layers, end - n, self.loss, table, examples.y, plan.rows, shares,
-                    plan.active, plan.full, lr, pull, most)  # fmt: skip
-            if end < len(data):  # others begin while the next plan is drawn
-                waiting.append(chain.start(*task))
+        for n, end, part in zip(lengths, ends, parts, strict=True):
+            task = (layers, end - n, self.loss, *part, lr, pull)
+            if end < len(data):  # others begin while the next part is made ready
+                waiting.append(start(*task))
             else:
-                chain.descend(*task)
+                run(*task)
         for steps in waiting:
             steps.wait()
+
+    def _all(self, data: LocalData, ends: list[int], folds: bool) -> Iterator[tuple]:
+        """What `chain.repeat` takes of some clients' examples, and those up to the next end."""
+        x, y, mask = data.all
+        x = (with_one(x) if folds else x).transpose(1, 2)
+        share = None if mask is None else _shares(mask, x.dtype)
+        for begin, end in pairwise([0, *ends]):
+            own = slice(begin, end)
+            yield x[own], y[own], None if share is None else share[own], int(data.counts[begin])
+
+    def _planned(
+        self, data: LocalData, lengths: list[int], like: Tensor, folds: bool
+    ) -> Iterator[tuple]:
+        """What `chain.descend` takes of some clients' mini-batches, and those of the next."""
+        examples = data.examples
+        table = examples.with_one if folds else examples.x
+        most = CACHE // (data.width * like.shape[2] * like.element_size())
+        for plan in data.plans(lengths):
+            shares = None if all(plan.full) else _shares(plan.mask, like.dtype)
+            yield table, examples.y, plan.rows, shares, plan.active, plan.full, most
 
     def _layers(self, w: Tensor) -> list[Layer]:
         """With the parameters of some clients: views of w."""

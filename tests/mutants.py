@@ -68,6 +68,8 @@ BUGS = [
         "            begin += count\n", "", "references train"),
     Bug("a thread's clients begin with the first of all", "closed_form.py",
         "(layers, end - n, self.loss", "(layers, 0, self.loss", "train"),
+    Bug("a thread's examples are those of the first clients", "closed_form.py",
+        "own = slice(begin, end)", "own = slice(end - begin)", "train"),
     Bug("a thread's plan is that of the first clients", "data.py",
         "self._plan(slice(end - n, end))", "self._plan(slice(n))", "train"),
     Bug("nobody waits for the threads", "closed_form.py",

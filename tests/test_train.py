@@ -132,9 +132,10 @@ def test_steps_by_formula_move_only_the_named_coordinates(names):
     equal(train(model, w, data, SGD(0.1), only=torch.zeros_like(named)), w)
 
 
+@pytest.mark.parametrize("batch_size", [4, None])
 @pytest.mark.parametrize("parts", [[2, 2, 2], [1, 5], [5, 1]])
-def test_clients_whose_steps_go_to_several_threads_take_the_same(monkeypatch, parts):
-    model, data = classifier(), local()
+def test_clients_whose_steps_go_to_several_threads_take_the_same(monkeypatch, parts, batch_size):
+    model, data = classifier(), local(batch_size=batch_size)
     w, near = drawn(model), Proximal(model, 0.7)
     assert len(w) == sum(parts)
     whole = train(model, w, data, SGD(0.1), near, w.flip(0))
@@ -142,7 +143,11 @@ def test_clients_whose_steps_go_to_several_threads_take_the_same(monkeypatch, pa
     close(train(model, w, data, SGD(0.1), near, w.flip(0)), whole)
 
 
-def test_steps_are_over_when_those_of_all_threads_are(monkeypatch):
+@pytest.mark.parametrize(
+    ("batch_size", "start", "run"),
+    [(4, "start", chain.descend), (None, "start_repeat", chain.repeat)],
+)
+def test_steps_are_over_when_those_of_all_threads_are(monkeypatch, batch_size, start, run):
     """Whoever begins in another thread here only begins once somebody waits for it."""
 
     class Late:
@@ -150,13 +155,13 @@ def test_steps_are_over_when_those_of_all_threads_are(monkeypatch):
             self.task = task
 
         def wait(self):
-            chain.descend(*self.task)
+            run(*self.task)
 
-    model, data = classifier(), local()
+    model, data = classifier(), local(batch_size=batch_size)
     w = drawn(model)
     whole = train(model, w, data, SGD(0.1))
     monkeypatch.setattr(closed_form, "share_out", lambda *_: [2, 2, 2])
-    monkeypatch.setattr(chain, "start", Late)
+    monkeypatch.setattr(chain, start, Late)
     close(train(model, w, data, SGD(0.1)), whole)
 
 
