@@ -250,8 +250,8 @@ class Together:
         run = torch.tensor([*asked]).repeat_interleave(torch.tensor(lengths))
         clients = torch.cat([*asked.values()])
         local, data = self.local(run, clients, round), self.runs[0]
-        most = local.sizes if local.batch_size is None else local.counts  # rows that are computed
-        order = most.argsort(descending=True, stable=True)
+        amount = local.sizes if local.batch_size is None else local.counts  # rows, or mini-batches
+        order = amount.argsort(descending=True, stable=True)
         if model.backend == "loop":  # nothing is gained by putting clients together
             cut = [1] * len(order)
         else:
