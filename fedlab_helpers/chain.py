@@ -24,6 +24,7 @@ class Layer(NamedTuple):
     moves: bool = True  # whether steps change it
     near: Tensor | None = None  # like weight: what a proximal term pulls it to
     near_bias: Tensor | None = None  # like bias
+    pull: float = 0.0  # how strongly
 
 
 def compiled(f: Callable) -> Any:
@@ -95,12 +96,10 @@ def step(
     y: Tensor,
     share: Tensor | None,
     lr: float,
-    pull: float,
 ) -> None:
     """One step of gradient descent, in place: x (clients, in, rows), y (clients, rows).
 
     share: of every row in the mean over the real ones, (clients, 1, rows); None: all the same.
-    pull: the strength of the proximal term.
     """
     lowest = 0
     while not layers[lowest].moves:
@@ -116,11 +115,11 @@ def step(
         if layer.moves:
             bias, near, near_bias = layer.bias, layer.near, layer.near_bias
             if near is not None:
-                layer.weight.lerp_(near, lr * pull)
+                layer.weight.lerp_(near, lr * layer.pull)
             layer.weight.baddbmm_(slopes[i], values[i].transpose(1, 2), alpha=-rate)
             if bias is not None:
                 if near_bias is not None:
-                    bias.lerp_(near_bias, lr * pull)
+                    bias.lerp_(near_bias, lr * layer.pull)
                 bias.sub_(slopes[i].sum(2, keepdim=True), alpha=rate)
 
 
@@ -138,6 +137,7 @@ def part(layers: list[Layer], first: int, count: int) -> list[Layer]:
                 v.moves,
                 None if near is None else near.narrow(0, first, count),
                 None if near_bias is None else near_bias.narrow(0, first, count),
+                v.pull,
             )
         )
     return found
@@ -156,7 +156,6 @@ def descend(
     full: list[bool],
     most: int,
     lr: float,
-    pull: float,
 ) -> int:
     """A step for every mini-batch, in place -> how many steps.
 
@@ -190,7 +189,7 @@ def descend(
             share: Tensor | None = None
             if shares is not None and not full[first + i]:
                 share = shares.narrow(0, begin, count)
-            step(at_work, loss, x[i], y[i], share, lr, pull)
+            step(at_work, loss, x[i], y[i], share, lr)
             begin += count
         first = last
     return len(active)
@@ -209,11 +208,10 @@ def start(
     full: list[bool],
     most: int,
     lr: float,
-    pull: float,
 ) -> torch.jit.Future[int]:
     """`descend` in another thread."""
     return torch.jit.fork(
-        descend, layers, offset, loss, table, labels, rows, shares, active, full, most, lr, pull
+        descend, layers, offset, loss, table, labels, rows, shares, active, full, most, lr
     )
 
 
@@ -227,7 +225,6 @@ def repeat(
     share: Tensor | None,
     steps: int,
     lr: float,
-    pull: float,
 ) -> int:
     """So many steps, in place, each with the same examples -> how many.
 
@@ -235,7 +232,7 @@ def repeat(
     """
     at_work = part(layers, offset, x.size(0))
     for _ in range(steps):
-        step(at_work, loss, x, y, share, lr, pull)
+        step(at_work, loss, x, y, share, lr)
     return steps
 
 
@@ -249,10 +246,9 @@ def start_repeat(
     share: Tensor | None,
     steps: int,
     lr: float,
-    pull: float,
 ) -> torch.jit.Future[int]:
     """`repeat` in another thread."""
-    return torch.jit.fork(repeat, layers, offset, loss, x, y, share, steps, lr, pull)
+    return torch.jit.fork(repeat, layers, offset, loss, x, y, share, steps, lr)
 
 
 PARALLEL = isinstance(descend, torch.jit.ScriptFunction)  # else threads would wait for each other

@@ -106,39 +106,47 @@ class ChainGradient:
         w: Tensor,
         data: LocalData,
         lr: float,
-        pull: float = 0.0,
+        pull: float | Tensor = 0.0,
         anchor: Tensor | None = None,
         only: Tensor | None = None,
     ) -> Tensor | None:
         """A step of gradient descent for every mini-batch: w (clients, d) -> (clients, d).
 
-        pull, anchor: of a proximal term, pull/2 |w - anchor|^2; anchor like w. only: coordinates
-        that may move, (d,) bool. Returns None where layers would have to move in part.
+        pull, anchor: of a proximal term, pull/2 |w - anchor|^2; anchor like w, pull a number or one
+        for each coordinate, (d,). only: coordinates that may move, (d,) bool. Returns None where
+        that is not the same for all of a layer.
         """
-        lr, pull, moves = float(lr), float(pull), self._moves(only)
-        if None in moves:
+        lr, pulls, moves = float(lr), self._of_layers(pull), self._of_layers(only)
+        if None in moves or None in pulls:
             return None
         if not any(moves):
             return w
-        near = [] if anchor is None else [(v.weight, v.bias) for v in self._layers(anchor)]
+        w = w.clone(memory_format=torch.contiguous_format)
+        near = self._layers(w if anchor is None else anchor)
         layers = [
-            Layer(v.weight.clone(), None if v.bias is None else v.bias.clone(), v.after, bool(move),
-                  *(near[i] if near else ()))
-            for i, (v, move) in enumerate(zip(self._layers(w), moves, strict=True))
-        ]  # fmt: skip
-        features, folds = layers[0].weight.shape[2], layers[0].bias is not None
-        if folds:
+            Layer(
+                v.weight,
+                v.bias,
+                v.after,
+                bool(move),
+                None if anchor is None else there.weight,
+                None if anchor is None else there.bias,
+                float(pull or 0),
+            )
+            for v, move, there, pull in zip(self._layers(w), moves, near, pulls, strict=True)
+        ]
+        weight, bias, *_ = layers[0]
+        if bias is not None:
             layers[0] = _fold(layers[0])
         if int(data.counts.max()):
-            self._descend(layers, data, lr, pull, folds)
-        if folds:
-            weight = layers[0].weight
-            layers[0] = Layer(weight[..., :features], weight[..., features, None], "")
-        return self._together(layers)
+            self._descend(layers, data, lr, bias is not None)
+        if bias is not None:
+            new = layers[0].weight
+            weight.copy_(new[..., : weight.shape[2]])
+            bias.copy_(new[..., weight.shape[2], None])
+        return w
 
-    def _descend(
-        self, layers: list[Layer], data: LocalData, lr: float, pull: float, folds: bool
-    ) -> None:
+    def _descend(self, layers: list[Layer], data: LocalData, lr: float, folds: bool) -> None:
         """A step for every mini-batch, in place; in several threads where that takes less time."""
         like = layers[0].weight
         threads = threads_for_steps.get() if chain.PARALLEL and not like.is_cuda else 1
@@ -149,7 +157,7 @@ class ChainGradient:
         run, start = (chain.repeat, chain.start_repeat) if whole else (chain.descend, chain.start)
         waiting = []
         for n, end, part in zip(lengths, ends, parts, strict=True):
-            task = (layers, end - n, self.loss, *part, lr, pull)
+            task = (layers, end - n, self.loss, *part, lr)
             if end < len(data):  # others begin while the next part is made ready
                 waiting.append(start(*task))
             else:
@@ -204,13 +212,15 @@ class ChainGradient:
             arrays.update(zip(place.arrays, given, strict=True))
         return torch.cat([arrays[i].flatten(1) for i in range(len(arrays))], 1)
 
-    def _moves(self, only: Tensor | None) -> list[bool | None]:
-        """Which layers these coordinates are; None for one that is among them in part."""
-        if only is None:
-            return [True] * len(self.places)
-        parts = only.split_with_sizes(self.sizes)
-        flags = [torch.cat([parts[i] for i in place.arrays]) for place in self.places]
-        return [bool(v.all()) if v.all() == v.any() else None for v in flags]
+    def _of_layers(self, values: float | Tensor | None) -> list[float | None]:
+        """What every layer has of these, a number for all coordinates or one for each, (d,); by
+        default 1. None for a layer whose coordinates differ.
+        """
+        if not isinstance(values, Tensor):
+            return [1.0 if values is None else float(values)] * len(self.places)
+        parts = values.split_with_sizes(self.sizes)
+        each = [torch.cat([parts[i] for i in place.arrays]) for place in self.places]
+        return [float(v[0]) if (v == v[0]).all() else None for v in each]
 
 
 def _fold(layer: Layer) -> Layer:
@@ -225,7 +235,8 @@ def _fold(layer: Layer) -> Layer:
 
     weight = folded(layer.weight, layer.bias)
     assert weight is not None
-    return Layer(weight, None, layer.after, layer.moves, folded(layer.near, layer.near_bias))
+    near = folded(layer.near, layer.near_bias)
+    return Layer(weight, None, layer.after, layer.moves, near, None, layer.pull)
 
 
 @lru_cache(maxsize=16)

@@ -12,6 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -247,7 +248,7 @@ class Together:
 
     def _crews(self, asked: dict[int, Tensor], model: Model, round: int) -> list[Crew]:
         lengths = [len(numbers) for numbers in asked.values()]
-        run = torch.tensor([*asked]).repeat_interleave(torch.tensor(lengths))
+        run = torch.from_numpy(np.repeat([*asked], lengths))
         clients = torch.cat([*asked.values()])
         local, data = self.local(run, clients, round), self.runs[0]
         amount = local.sizes if local.batch_size is None else local.counts  # rows, or mini-batches
@@ -275,6 +276,8 @@ class Crew:
     @classmethod
     def of(cls, run: Tensor, clients: Tensor, asked: Tensor, begins: dict[int, int]) -> Crew:
         """begins: where the clients of each run begin among all that were asked."""
+        if len(begins) == 1:
+            return cls(run, clients, asked, dict.fromkeys(begins, asked), None)
         inside = {i: (run == i).nonzero().flatten() for i in begins}
         own = {i: asked[p] - begins[i] for i, p in inside.items() if len(p)}
         return cls(run, clients, asked, own, _order(torch.cat([*inside.values()])))

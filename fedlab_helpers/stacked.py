@@ -35,16 +35,18 @@ class Stage:
 def chain(network: nn.Module) -> list[Stage] | None:
     """The layers of a network whose every layer feeds only the next, or None if it is not one.
 
-    The network's own `forward` is traced, so subclasses of nn.Module are as good as nn.Sequential.
+    The network's own `forward` is traced, so subclasses of nn.Module are as good as nn.Sequential,
+    which is known to call one layer after the other.
     """
-    if type(network) in RULES and _known(network):
-        return [Stage("", network)]
+    stages = _one_after_the_other(network)
+    if stages is not None and _untied(stages, network):
+        return stages
     try:
         with _TRACING:
             graph = _Tracer().trace(network)
     except Exception:  # torch.fx gives up in many ways, each of which means: not a plain chain
         return None
-    stages: list[Stage] = []
+    stages = []
     previous: fx.Node | None = None
     for node in graph.nodes:
         if node.op == "placeholder" and previous is None:
@@ -70,19 +72,35 @@ def chain(network: nn.Module) -> list[Stage] | None:
     return None
 
 
+def _one_after_the_other(network: nn.Module, name: str = "") -> list[Stage] | None:
+    """The layers of an nn.Sequential, also of others inside; None where it holds anything else."""
+    if type(network) is not nn.Sequential:
+        leaf = type(network).__module__.startswith("torch.nn")
+        return [Stage(name, network)] if leaf and _known(network) else None
+    if network._forward_hooks or network._forward_pre_hooks:
+        return None
+    stages: list[Stage] = []
+    for part, layer in network._modules.items():  # also one that is there twice
+        inside = _one_after_the_other(layer, f"{name}{part}.") if layer is not None else None
+        if inside is None:
+            return None
+        stages += inside
+    return stages
+
+
 def forward(stages: list[Stage], values: Values, x: Tensor, training: bool) -> Tensor:
     """The outputs of every client's network: x (clients, rows, *features) -> (clients, rows, ...).
 
     With BatchNorm in training, the running statistics in `values` are replaced by the new ones.
     """
     for stage in stages:
-        layer = stage.layer
-        if not isinstance(layer, nn.Module):
-            x = _fold(stage.layer, x, *stage.arguments)
-        elif type(layer) in RULES:
-            x = RULES[type(layer)](layer, stage.name, values, x, training)
-        else:
-            x = _fold(layer.forward, x)  # layer(x) is what torch.fx hooks into, for all threads
+        layer, module = stage.layer, isinstance(stage.layer, nn.Module)
+        kind = type(layer) if module else layer
+        if kind in RULES:
+            x = RULES[kind](layer, stage.name, values, x, training)
+            continue
+        f = layer.forward if module else layer  # layer(x) is what torch.fx hooks into, everywhere
+        x = f(x, *stage.arguments) if kind in ELEMENTWISE else _fold(f, x, *stage.arguments)
     return x
 
 
@@ -194,6 +212,7 @@ RULES: dict[type, Callable[..., Tensor]] = {
     nn.Embedding: _embedding,
     nn.Dropout: _dropout,
 }
+ELEMENTWISE = {nn.ReLU, nn.Tanh, nn.Sigmoid, torch.relu, F.relu, torch.tanh, torch.sigmoid}
 FUNCTIONS = {torch.relu, F.relu, torch.tanh, torch.sigmoid, torch.flatten, F.gelu, F.elu}
 METHODS = {"relu", "tanh", "sigmoid", "flatten", "squeeze", "unsqueeze"}
 

@@ -59,10 +59,13 @@ def train(
 
 @dataclass(frozen=True)
 class Proximal:
-    """The gradient of f_k(w) + strength/2 |w - anchor|^2: train, but stay near an anchor."""
+    """The gradient of f_k(w) + strength/2 |w - anchor|^2: train, but stay near an anchor.
+
+    strength: a number, or one for every coordinate, (d,).
+    """
 
     model: Model
-    strength: float
+    strength: float | Tensor
 
     def __call__(self, w: Tensor, batch: Batch, anchor: Tensor) -> Tensor:
         return self.model.gradient(w, batch) + self.strength * (w - anchor)

@@ -198,6 +198,12 @@ def hooked():
     return network
 
 
+def hooked_as_a_whole():
+    network = nn.Sequential(nn.Sequential(nn.Linear(4, 4)))
+    network[0].register_forward_hook(lambda layers, x, y: 2 * y)
+    return network
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -224,6 +230,7 @@ def hooked():
         lambda: nn.GRU(4, 4),
         tied,
         hooked,
+        hooked_as_a_whole,
     ],
     ids=[
         "residual", "branches", "a condition on data", "a condition on size",
@@ -231,7 +238,7 @@ def hooked():
         "squeeze without a dimension", "two inputs", "circular padding", "padding index",
         "bounded embedding", "cumulative BatchNorm", "PReLU", "a random activation",
         "softmax over rows", "flatten over rows", "unknown layer", "recurrent", "tied weights",
-        "hook",
+        "hook", "hook of a container",
     ],
 )  # fmt: skip
 def test_what_is_no_chain_of_known_layers_is_left_to_the_other_backends(build):

@@ -119,6 +119,22 @@ def test_proximal_steps_by_formula_are_those_along_the_direction(network, batch_
     assert not torch.allclose(along, train(model, w, data, SGD(0.1)))
 
 
+@pytest.mark.parametrize("names", ["head.*", "body.*", "*.bias"])
+def test_a_proximal_term_may_be_stronger_for_some_coordinates(names):
+    """By formula where that is the same for all of a layer, else the general way."""
+    model, data = classifier(), local()
+    strength = torch.where(model.coordinates(names), 0.2, torch.tensor(0.7))
+    w, anchor, near = drawn(model), drawn(model).flip(0), Proximal(model, strength)
+
+    def direction(w, batch, anchor):
+        return model.gradient(w, batch) + strength * (w - anchor)
+
+    along = train(model, w, data, SGD(0.1), direction, anchor)
+    close(train(model, w, data, SGD(0.1), near, anchor), along)
+    general = model.formula.descend(w, data, 0.1, strength, anchor) is None
+    assert general == (names == "*.bias")
+
+
 @pytest.mark.parametrize("names", ["head.*", "body.*", "*.bias", "*"])
 def test_steps_by_formula_move_only_the_named_coordinates(names):
     """Whole layers; where a layer would move in part, the steps go the general way."""

@@ -59,13 +59,10 @@ class L2SP(FedAvg):
         return w, w
 
     def client_update(self, model, server, start, data):
-        def direction(w, batch, anchor):
-            return model.gradient(w, batch) + strength * (w - anchor)
-
         new = model.coordinates(*self.fresh)
         strength = torch.where(new, self.weight_decay, server.new_tensor(self.lam))
         anchor = torch.where(new, 0.0, start)
-        return train(model, server, data, self.optimiser, direction, anchor), start
+        return train(model, server, data, self.optimiser, Proximal(model, strength), anchor), start
 
 
 @dataclass(frozen=True)
