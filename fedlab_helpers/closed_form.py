@@ -121,7 +121,6 @@ class ChainGradient:
             return None
         if not any(moves):
             return w
-        w = w.clone(memory_format=torch.contiguous_format)
         near = self._layers(w if anchor is None else anchor)
         layers = [
             Layer(
@@ -135,16 +134,17 @@ class ChainGradient:
             )
             for v, move, there, pull in zip(self._layers(w), moves, near, pulls, strict=True)
         ]
-        weight, bias, *_ = layers[0]
-        if bias is not None:
-            layers[0] = _fold(layers[0])
+        folds = layers[0].bias is not None
+        own = [_fold(layers[0]) if folds else _own(layers[0]), *map(_own, layers[1:])]
         if int(data.counts.max()):
-            self._descend(layers, data, lr, bias is not None)
-        if bias is not None:
-            new = layers[0].weight
-            weight.copy_(new[..., : weight.shape[2]])
-            bias.copy_(new[..., weight.shape[2], None])
-        return w
+            self._descend(own, data, lr, folds)
+        new = torch.empty_like(w, memory_format=torch.contiguous_format)
+        for v, (weight, bias, *_) in zip(self._layers(new), own, strict=True):
+            features = v.weight.shape[2]
+            v.weight.copy_(weight[..., :features])
+            if v.bias is not None:
+                v.bias.copy_(weight[..., features, None] if bias is None else bias)
+        return new
 
     def _descend(self, layers: list[Layer], data: LocalData, lr: float, folds: bool) -> None:
         """A step for every mini-batch, in place; in several threads where that takes less time."""
@@ -221,6 +221,12 @@ class ChainGradient:
         parts = values.split_with_sizes(self.sizes)
         each = [torch.cat([parts[i] for i in place.arrays]) for place in self.places]
         return [float(v[0]) if (v == v[0]).all() else None for v in each]
+
+
+def _own(layer: Layer) -> Layer:
+    """With arrays of its own, to be changed in place."""
+    bias = None if layer.bias is None else layer.bias.clone()
+    return layer._replace(weight=layer.weight.clone(), bias=bias)
 
 
 def _fold(layer: Layer) -> Layer:
