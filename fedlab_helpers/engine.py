@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import accumulate
 from math import isfinite
 from operator import itemgetter
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,7 @@ from .schedule import Arrivals, Schedule, Synchronous
 from .states import State, leaves, tree
 from .workers import Workers
 
+PATIENCE = 2  # seconds until a run shows how far it is
 BLOCK = 20 * STEP  # what a step costs in a block of its own, as Python's threads take turns
 
 
@@ -161,22 +164,13 @@ def _simulate(
         )  # fmt: skip
         if Path(checkpoint).exists():
             done, run.up, run.down = load(checkpoint, settings, run.history)
-    bar = tqdm(
-        total=rounds,
-        initial=done,
-        delay=2,
-        leave=False,
-        desc=algorithm.name,
-        unit="round",
-        **({} if progress else {"disable": True}),  # by default as TQDM_DISABLE says
-    )
-    with bar, torch.no_grad(), workers:
-        for round in range(1, rounds + 1):
+    ticks = counted(rounds, done, algorithm.name, progress)
+    with torch.no_grad(), workers, closing(ticks):
+        for round in ticks:
             arrivals = [run.next_arrivals() for run in runs]
             if round <= done:
                 continue  # before the checkpoint; the schedule is replayed, nothing else
             run_round(runs, arrivals, shared, round)
-            bar.update()
             if round == rounds or (evaluate_every and round % evaluate_every == 0):
                 scores = score_clients(runs, scored, round)
                 for run, now, both in zip(runs, arrivals, scores, strict=True):
@@ -187,6 +181,23 @@ def _simulate(
         if not algorithm.pooled:
             finish(runs, scored, rounds)
     return [run.history for run in runs]
+
+
+def counted(rounds: int, done: int, name: str, progress: bool) -> Generator[int, None, None]:
+    """1, 2, ..., rounds; with a bar from the third second on. (A notebook's bar takes a hundredth
+    of a second to make, longer than many a run.)
+    """
+    bar, begin = None, monotonic()
+    try:
+        for round in range(1, rounds + 1):
+            yield round
+            if bar is not None:
+                bar.update()
+            elif progress and done < round < rounds and monotonic() - begin > PATIENCE:
+                bar = tqdm(total=rounds, initial=round, desc=name, unit="round", leave=False)
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 @dataclass(frozen=True)

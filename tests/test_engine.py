@@ -21,6 +21,7 @@ from fedlab_helpers import (
     Model,
     Pooled,
     Synchronous,
+    engine,
     repeat,
     simulate,
 )
@@ -29,6 +30,59 @@ from fedlab_helpers import (
 def run(algorithm=FedAvg(batch_size=4), model=None, federation=None, **options):
     options = {"rounds": 3, "progress": False, **options}
     return simulate(algorithm, model or classifier(), federation or classification(), **options)
+
+
+class Bar:
+    """Stands in for tqdm's."""
+
+    made: list = []  # noqa: RUF012
+
+    def __init__(self, total, initial, **options):
+        self.total, self.at, self.closed = total, initial, False
+        self.made.append(self)
+
+    def update(self):
+        self.at += 1
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Every bar that a run has shown."""
+    monkeypatch.setattr(engine, "tqdm", Bar)
+    monkeypatch.setattr(Bar, "made", [])
+    return Bar.made
+
+
+# How far it is ------------------------------------------------------------------------------------
+
+
+def test_a_run_that_takes_longer_shows_how_far_it_is(bars, monkeypatch):
+    monkeypatch.setattr(engine, "PATIENCE", -1)
+    run(rounds=5, progress=True)
+    (bar,) = bars
+    assert (bar.total, bar.at, bar.closed) == (5, 5, True)
+
+
+def test_a_short_run_makes_no_bar_and_one_that_is_to_be_silent_neither(bars, monkeypatch):
+    run(progress=True)
+    monkeypatch.setattr(engine, "PATIENCE", -1)
+    run(progress=False)
+    assert not bars
+
+
+def test_the_bar_of_a_run_that_fails_goes_away(bars, monkeypatch):
+    monkeypatch.setattr(engine, "PATIENCE", -1)
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(rounds=6, evaluate_every=3, report=stop, progress=True)
+    (bar,) = bars
+    assert (bar.at, bar.closed) == (2, True), stopped
 
 
 # What it refuses ----------------------------------------------------------------------------------
