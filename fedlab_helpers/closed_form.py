@@ -121,19 +121,14 @@ class ChainGradient:
             return None
         if not any(moves):
             return w
-        near = self._layers(w if anchor is None else anchor)
-        layers = [
-            Layer(
-                v.weight,
-                v.bias,
-                v.after,
-                bool(move),
-                None if anchor is None else there.weight,
-                None if anchor is None else there.bias,
-                float(pull or 0),
-            )
-            for v, move, there, pull in zip(self._layers(w), moves, near, pulls, strict=True)
-        ]
+        pairs = zip(self._layers(w), moves, strict=True)
+        layers = [v._replace(moves=bool(move)) for v, move in pairs]
+        if anchor is not None:
+            near = zip(layers, self._layers(anchor), pulls, strict=True)
+            layers = [
+                v._replace(near=there.weight, near_bias=there.bias, pull=float(strength or 0))
+                for v, there, strength in near
+            ]
         folds = layers[0].bias is not None
         own = [_fold(layers[0]) if folds else _own(layers[0]), *map(_own, layers[1:])]
         if int(data.counts.max()):

@@ -81,7 +81,7 @@ BUGS = [
     Bug("a proximal term's strength is that of a layer's first coordinate", "closed_form.py",
         "if (v == v[0]).all() else None", "", "train"),
     Bug("every layer has the proximal strength of the first", "closed_form.py",
-        "float(pull or 0))", "float(pulls[0] or 0))", "train"),
+        "float(strength or 0))", "float(pulls[0] or 0))", "train"),
     Bug("hooks of a container are forgotten", "stacked.py",
         "if network._forward_hooks or network._forward_pre_hooks:", "if False:", "stacked"),
     Bug("the bar of a run that fails stays", "engine.py",
