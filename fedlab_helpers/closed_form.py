@@ -176,7 +176,7 @@ class ChainGradient:
         examples = data.examples
         table = examples.with_one if folds else examples.x
         most = CACHE // (data.width * like.shape[2] * like.element_size())
-        for plan in data.plans(lengths):
+        for plan in data.plans(tuple(lengths)):
             shares = None if all(plan.full) else _shares(plan.mask, like.dtype)
             yield table, examples.y, plan.rows, shares, plan.active, plan.full, most
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -52,6 +52,7 @@ class Examples:
         self.sizes = torch.as_tensor(sizes, dtype=torch.long).cpu()
         self.ends = self.sizes.cumsum(0)
         self.starts = self.ends - self.sizes
+        self.most = int(self.sizes.max()) if len(self.sizes) else 0
         if not len(x) == len(y) == int(self.sizes.sum()):
             raise ValueError(
                 f"expected one row of x and y for every example, but x has {len(x)} rows, "
@@ -286,11 +287,14 @@ class LocalData:
     batch_size: int | None
     epochs: int
     steps: int | None
-    key: tuple[int | Tensor, int]  # (seed, round); one seed for all, or each client's (clients,)
+    key: tuple[int | Tensor, int | Tensor]  # (seed, round); of all, or each client's (clients,)
     where: Tensor | None = None  # (clients,) places among the examples; by default the numbers
     first: int = 0
     last: int | None = None
-    known: dict[tuple[int, ...], list[Plan]] = field(default_factory=dict, init=False, repr=False)
+    draw: Callable[[], Plan] | None = None  # the mini-batches, along with those of other clients
+    parts: dict[tuple[int, ...], list[LocalData]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -300,6 +304,17 @@ class LocalData:
     def places(self) -> Tensor:
         """Where among the examples each client is, (clients,)."""
         return self.clients if self.where is None else self.where
+
+    def take(self, some: Tensor | slice, draw: Callable[[], Plan] | None = None) -> LocalData:
+        """The same for some of these clients."""
+        seed, round = (v[some] if isinstance(v, Tensor) else v for v in self.key)
+        where = None if self.where is None else self.where[some]
+        taken = LocalData(
+            self.examples, self.clients[some], self.batch_size, self.epochs, self.steps,
+            (seed, round), where, self.first, self.last, draw,
+        )  # fmt: skip
+        taken.__dict__.update(sizes=self.sizes[some], counts=self.counts[some])  # need no look-up
+        return taken
 
     @cached_property
     def all(self) -> Batch:
@@ -335,9 +350,9 @@ class LocalData:
 
     @cached_property
     def _noise(self) -> list[torch.Generator]:
-        seeds = torch.as_tensor(self.key[0]).expand(len(self)).tolist()
-        each = zip(seeds, self.clients.tolist(), strict=True)
-        return [torch_stream("client noise", seed, self.key[1], k) for seed, k in each]
+        seeds, rounds = (torch.as_tensor(v).expand(len(self)).tolist() for v in self.key)
+        each = zip(seeds, rounds, self.clients.tolist(), strict=True)
+        return [torch_stream("client noise", *key) for key in each]
 
     def during(self, first: int, last: int) -> LocalData:
         """Only the epochs first, ..., last - 1 of the round.
@@ -349,7 +364,7 @@ class LocalData:
                 "expected local work in epochs, but it was given as "
                 f"steps={self.steps}; write steps=None and epochs={last} or more"
             )
-        return replace(self, first=first, last=last)
+        return replace(self, first=first, last=last, draw=None)
 
     def batches(self) -> Iterator[Batch]:
         """The mini-batches, step by step, of the clients that still have one.
@@ -362,7 +377,7 @@ class LocalData:
         if self.batch_size is None:
             yield from [self.all] * int(self.counts.max())
             return
-        (plan,), table, labels = self.plans([len(self)]), self.examples.x, self.examples.y
+        plan, table, labels = self.plan, self.examples.x, self.examples.y
         width, row = plan.rows.shape[1], table.shape[1:]
         most = GATHER // max(1, row.numel() * table.element_size() * width)
         for steps, here in plan.chunks(most) if plan.active else ():
@@ -375,25 +390,45 @@ class LocalData:
     @cached_property
     def width(self) -> int:
         """Examples in a mini-batch."""
-        return min(self.batch_size or int(self.sizes.max()), int(self.examples.sizes.max()))
+        return min(self.batch_size or int(self.sizes.max()), self.examples.most)
 
-    def plans(self, lengths: Sequence[int]) -> Iterator[Plan]:
-        """Which rows of the table each client visits in each of its mini-batches: a plan for the
-        first so many clients, one for the next so many, ... Each is drawn when its turn comes.
+    @cached_property
+    def plan(self) -> Plan:
+        """Which rows of the table each client visits in each of its mini-batches."""
+        return self.draw() if self.draw else self._plans((len(self),))[0]
+
+    def plans(self, lengths: tuple[int, ...]) -> Iterator[Plan]:
+        """One for the first so many clients, one for the next so many, ... Each is drawn when its
+        turn comes.
         """
-        made = self.known.setdefault(tuple(lengths), [])
-        for i, (n, end) in enumerate(zip(lengths, accumulate(lengths), strict=True)):
-            if i == len(made):
-                made.append(self._plan(slice(end - n, end)))
-            yield made[i]
+        if len(lengths) == 1:
+            yield self.plan
+            return
+        if lengths not in self.parts:
+            self.parts[lengths] = [self.take(some) for some in _slices(lengths)]
+        for part in self.parts[lengths]:
+            yield part.plan
 
-    def _plan(self, some: slice) -> Plan:
-        """For some of the clients."""
-        layout = Layout.of(self.sizes[some], self.counts[some], self.first, self.width)
-        seed = self.key[0][some] if isinstance(self.key[0], Tensor) else self.key[0]
-        starts = self.examples.starts[self.places[some]]
-        plan = layout.plan(starts, self.clients[some], seed, self.key[1])
-        return plan.to(self.examples.x.device)
+    def drawn_together(self, lengths: tuple[int, ...]) -> list[LocalData]:
+        """The same for the first so many clients, for the next so many, ... As soon as the plan of
+        one part is asked for, those of all are drawn.
+        """
+        plans = cache(partial(self._plans, lengths))
+
+        def plan(i: int) -> Plan:
+            return plans()[i]
+
+        return [self.take(some, partial(plan, i)) for i, some in enumerate(_slices(lengths))]
+
+    def _plans(self, lengths: tuple[int, ...]) -> list[Plan]:
+        layout = Layout.of(self.sizes, self.counts, lengths, self.first, self.width)
+        plans = layout.plans(self.examples.starts[self.places], self.clients, *self.key)
+        return [plan.to(self.examples.x.device) for plan in plans]
+
+
+def _slices(lengths: Sequence[int]) -> list[slice]:
+    """The first so many, the next so many, ..."""
+    return [slice(end - n, end) for n, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 def with_one(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from .states import State, leaves, tree
 from .workers import Workers
 
 PATIENCE = 2  # seconds until a run shows how far it is
+LOOK_AHEAD = 100  # clients whose mini-batches are drawn at once, be it for several rounds
 BLOCK = 20 * STEP  # what a step costs in a block of its own, as Python's threads take turns
 
 
@@ -166,8 +167,7 @@ def _simulate(
             done, run.up, run.down = load(checkpoint, settings, run.history)
     ticks = counted(rounds, done, algorithm.name, progress)
     with torch.no_grad(), workers, closing(ticks):
-        for round in ticks:
-            arrivals = [run.next_arrivals() for run in runs]
+        for round, arrivals in zip(ticks, upcoming(runs, shared, rounds), strict=False):
             if round <= done:
                 continue  # before the checkpoint; the schedule is replayed, nothing else
             run_round(runs, arrivals, shared, round)
@@ -181,6 +181,23 @@ def _simulate(
         if not algorithm.pooled:
             finish(runs, scored, rounds)
     return [run.history for run in runs]
+
+
+def upcoming(runs: list[Run], together: Together, rounds: int) -> Iterator[list[Arrivals]]:
+    """The arrivals of all runs, round after round. Where few clients train in a round, several
+    rounds are prepared at once.
+    """
+    done = 0
+    while done < rounds:
+        some = [[run.next_arrivals() for run in runs]]
+        clients = sum(len(now.clients) for now in some[0])
+        for _ in range(min(LOOK_AHEAD // clients, rounds - done) - 1):
+            some.append([run.next_arrivals() for run in runs])
+        if len(some) > 1 and together.plain and len(runs[0].groups) == 1:
+            coming = [{i: now.clients for i, now in enumerate(arrivals)} for arrivals in some]
+            together.prepare(coming, runs[0].groups[0].model, done + 1)
+        yield from some
+        done += len(some)
 
 
 def counted(rounds: int, done: int, name: str, progress: bool) -> Generator[int, None, None]:
@@ -225,7 +242,8 @@ class Together:
     train: Examples  # of all runs, one after the other; once where all have the same
     test: Examples
     offsets: Tensor  # (runs,), where the clients of each begin
-    known: dict = field(default_factory=dict)  # crews
+    known: dict[Any, tuple[list[Crew], Tensor | None]] = field(default_factory=dict)  # `crews`
+    ready: dict[tuple[Crew, int], LocalData] = field(default_factory=dict)  # `data`, taken once
 
     @classmethod
     def of(cls, runs: Sequence[Data]) -> Together:
@@ -237,61 +255,99 @@ class Together:
         train, test = map(Examples.join, zip(*parts, strict=True))
         return cls(tuple(runs), train, test, counts.cumsum(0) - counts)
 
+    @property
+    def plain(self) -> bool:
+        """Whether clients have the same examples in all rounds."""
+        return all(type(run.federation).local is Federation.local for run in self.runs)
+
     def places(self, run: Tensor, clients: Tensor) -> Tensor:
         """Where among the examples these clients are. run, clients: (clients,)."""
         return self.offsets[run] + clients
 
-    def local(self, run: Tensor, clients: Tensor, round: int) -> LocalData:
-        """The local data of some clients in one round."""
-        if len(self.runs) == 1:
+    def local(self, run: Tensor, clients: Tensor, round: int | Tensor) -> LocalData:
+        """The local data of some clients in one round, or each in its own."""
+        if len(self.runs) == 1 and isinstance(round, int):
             return self.runs[0].local(clients, round)
         a, seeds = self.runs[0].algorithm, torch.tensor([data.seed for data in self.runs])
         key, where = (seeds[run], round), self.places(run, clients)
         return LocalData(self.train, clients, a.batch_size, a.epochs, a.steps, key, where)
 
-    def crews(self, asked: dict[int, Tensor], model: Model, round: int) -> list[Crew]:
-        """These clients of some runs, {run: numbers}, in crews, larger clients first."""
-        key = (model, *((i, numbers.numpy().tobytes()) for i, numbers in asked.items()))
+    def crews(
+        self, asked: dict[int, Tensor], model: Model, round: int
+    ) -> tuple[list[Crew], Tensor | None]:
+        """These clients of some runs, {run: numbers}, in crews, larger clients first; and what puts
+        the rows of all crews in the order in which they were asked, None where they are.
+        """
+        key = _key(asked, model)
         if key not in self.known:
-            self.known.clear()  # most runs ask the same clients again and again
-            self.known[key] = self._crews(asked, model, round)
-        return self.known[key]
+            self.prepare([asked], model, round)
+        return self.known[key]  # most runs ask the same clients again and again
 
-    def _crews(self, asked: dict[int, Tensor], model: Model, round: int) -> list[Crew]:
-        lengths = [len(numbers) for numbers in asked.values()]
-        run = torch.from_numpy(np.repeat([*asked], lengths))
-        clients = torch.cat([*asked.values()])
-        local, data = self.local(run, clients, round), self.runs[0]
-        amount = local.sizes if local.batch_size is None else local.counts  # rows, or mini-batches
-        order = amount.argsort(descending=True, stable=True)
+    def prepare(self, coming: Sequence[dict[int, Tensor]], model: Model, first: int) -> None:
+        """Crews, and what they train on, for those asked in the rounds from `first` on."""
+        if len(self.known) + len(coming) > LOOK_AHEAD:
+            self.known.clear()
+            self.ready.clear()
+        each = [(n, i, v) for n, asked in enumerate(coming, first) for i, v in asked.items()]
+        rounds, runs, numbers = zip(*each, strict=True)
+        lengths = [len(v) for v in numbers]
+        round, run = (torch.from_numpy(np.repeat(v, lengths)) for v in (rounds, runs))
+        data = self.local(run, torch.cat(numbers), round if len(coming) > 1 else first)
+        amount = data.sizes if data.batch_size is None else data.counts  # rows, or mini-batches
+        order = torch.from_numpy(np.lexsort((-amount.numpy(), round.numpy())))
+        data, run = data.take(order), run[order]
+        totals = tuple(sum(map(len, asked.values())) for asked in coming)
+        parts = data.drawn_together(totals) if len(coming) > 1 else [data]
+        order -= torch.from_numpy(np.repeat(np.cumsum(totals) - totals, totals))  # in their round
+        arrays = zip(coming, parts, run.split(totals), order.split(totals), strict=True)
+        for n, (asked, part, of, places) in enumerate(arrays, first):
+            crews = self._crews(asked, part, of, places, model)
+            self.known[_key(asked, model)] = [*crews], _order(places)
+            self.ready.update({(crew, n): some for crew, some in crews.items()})
+
+    def _crews(
+        self, asked: dict[int, Tensor], data: LocalData, run: Tensor, places: Tensor, model: Model
+    ) -> dict[Crew, LocalData]:
+        """Of one round, larger clients first, and what they train on."""
         if model.backend == "loop":  # nothing is gained by putting clients together
-            cut = [1] * len(order)
+            cut = [1] * len(data)
         else:
-            steps, width = local.counts[order].numpy(), local.width * model.d
-            shares = share_out(steps, width, data.workers.count, BLOCK)
-            cut = [n for share in shares for n in _portions(share, data.block)]
-        begins = dict(zip(asked, (0, *accumulate(lengths)), strict=False))
-        return [Crew.of(run[some], clients[some], some, begins) for some in order.split(cut)]
+            threads, block = self.runs[0].workers.count, self.runs[0].block
+            shares = share_out(data.counts.numpy(), data.width * model.d, threads, BLOCK)
+            cut = [n for share in shares for n in _portions(share, block)]
+        begins = dict(zip(asked, accumulate(map(len, asked.values()), initial=0), strict=False))
+        found = {}
+        for n, end in zip(cut, accumulate(cut), strict=True):
+            some = slice(end - n, end)
+            crew = Crew.of(run[some], data.clients[some], places[some], begins)
+            found[crew] = data if n == len(data) else data.take(some)
+        return found
+
+    def data(self, crew: Crew, round: int) -> LocalData:
+        """What a crew trains on in one round."""
+        ready = self.ready.pop((crew, round), None)
+        return self.local(crew.run, crew.clients, round) if ready is None else ready
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crew:
     """Clients that compute together, those with more mini-batches first."""
 
     run: Tensor  # (clients,)
     clients: Tensor  # (clients,), their numbers
-    asked: Tensor  # (clients,), where they are among all that were asked
     own: dict[int, Tensor]  # where they are among those of each run
     order: Tensor | None  # of all of `own`, one after the other; None where it is that
 
     @classmethod
-    def of(cls, run: Tensor, clients: Tensor, asked: Tensor, begins: dict[int, int]) -> Crew:
-        """begins: where the clients of each run begin among all that were asked."""
+    def of(cls, run: Tensor, clients: Tensor, places: Tensor, begins: dict[int, int]) -> Crew:
+        """places: where they are among all that were asked. begins: where those of each run begin
+        there.
+        """
         if len(begins) == 1:
-            return cls(run, clients, asked, dict.fromkeys(begins, asked), None)
+            return cls(run, clients, dict.fromkeys(begins, places), None)
         inside = {i: (run == i).nonzero().flatten() for i in begins}
-        own = {i: asked[p] - begins[i] for i, p in inside.items() if len(p)}
-        return cls(run, clients, asked, own, _order(torch.cat([*inside.values()])))
+        own = {i: places[p] - begins[i] for i, p in inside.items() if len(p)}
+        return cls(run, clients, own, _order(torch.cat([*inside.values()])))
 
 
 @dataclass
@@ -361,7 +417,11 @@ class Run:
     def teams(self, arrivals: Arrivals, round: int) -> list[Team]:
         """The cohort of every group that has arrivals."""
         teams, data = [], self.trainers
-        draws = cache(partial(torch_stream, "server noise", data.seed, round))  # one for all groups
+
+        @cache
+        def draws() -> torch.Generator:  # one for all groups
+            return torch_stream("server noise", data.seed, round)
+
         for group in self.groups:
             clients, staleness = arrivals.clients, arrivals.staleness
             if len(self.groups) > 1:
@@ -465,7 +525,7 @@ def at_clients(
     if not asked:
         return {}
     data, model = together.runs[0], next(iter(asked.values())).group.model
-    crews = together.crews({i: some.clients for i, some in asked.items()}, model, round)
+    crews, order = together.crews({i: some.clients for i, some in asked.items()}, model, round)
 
     def of_crew(crew: Crew) -> State:
         servers, states = [], []
@@ -474,15 +534,21 @@ def at_clients(
             clients = clients[places]
             servers.append(group.messages(data.algorithm, clients, staleness[places]))
             states.append(group.states(clients))
-        local = together.local(crew.run, crew.clients, round)
+        local = together.data(crew, round)
         return work(_in_order(servers, crew.order), _in_order(states, crew.order), local)
 
     with data.workers.reproducible(data.seed, round):
         rows = data.workers.map(of_crew, crews)
-    rows = _in_order(rows, _order(torch.cat([crew.asked for crew in crews])))
+    rows = _in_order(rows, order)
+    if len(asked) == 1:
+        return dict.fromkeys(asked, rows)
     lengths = [len(some.clients) for some in asked.values()]
     parts = zip(asked, accumulate(lengths), lengths, strict=True)
     return {i: tree(itemgetter(slice(end - n, end)), rows) for i, end, n in parts}
+
+
+def _key(asked: dict[int, Tensor], model: Model) -> tuple:
+    return (model, *((i, numbers.numpy().tobytes()) for i, numbers in asked.items()))
 
 
 def _order(places: Tensor) -> Tensor | None:

@@ -41,40 +41,53 @@ class Plan:
 
 @dataclass(frozen=True)
 class Layout:
-    """What of a plan depends on how many rows and steps clients have, and not on chance."""
+    """What of the plans of some cohorts depends on how many rows and steps clients have, and not on
+    chance.
+    """
 
     shuffles: Shuffles
     client: np.ndarray  # (mini-batches,), whose they are
     places: np.ndarray  # (mini-batches, width), among the shuffled rows of all clients
-    mask: Tensor
-    active: list[int]
-    full: list[bool]
+    fixed: list[tuple[Tensor, list[int], list[bool]]]  # of every plan, all but its rows
 
     @classmethod
-    def of(cls, sizes: Tensor, counts: Tensor, first: int, width: int) -> Layout:
-        """sizes, counts: (clients,), rows and mini-batches of each. first: the epoch they begin
-        with. width: rows of a mini-batch.
+    def of(
+        cls, sizes: Tensor, counts: Tensor, cohorts: tuple[int, ...], first: int, width: int
+    ) -> Layout:
+        """sizes, counts: (clients,), rows and mini-batches of each. cohorts: how many clients each
+        has, in order. first: the epoch they begin with. width: rows of a mini-batch.
         """
-        return _layout(sizes.numpy().tobytes(), counts.numpy().tobytes(), first, width)
+        return _layout(sizes.numpy().tobytes(), counts.numpy().tobytes(), cohorts, first, width)
 
-    def plan(self, starts: Tensor, clients: Tensor, *key: int | Tensor) -> Plan:
-        """starts: (clients,), each one's first row of the table. clients, key: as in `Shuffles`."""
-        rows = self.shuffles(clients.numpy(), *map(np.asarray, key))[self.places]
-        rows += starts.numpy()[self.client, None]
-        return Plan(torch.from_numpy(rows), self.mask, self.active, self.full)
+    def plans(self, starts: Tensor, clients: Tensor, *key: int | Tensor) -> Iterator[Plan]:
+        """One for every cohort. starts: (clients,), each one's first row of the table. clients,
+        key: as in `Shuffles`.
+        """
+        drawn = self.shuffles(clients.numpy(), *map(np.asarray, key))[self.places]
+        drawn += starts.numpy()[self.client, None]
+        rows = torch.from_numpy(drawn).split([len(mask) for mask, *_ in self.fixed])
+        return (Plan(some, *fixed) for some, fixed in zip(rows, self.fixed, strict=True))
 
 
 @lru_cache(maxsize=32)
-def _layout(sizes_: bytes, counts_: bytes, first: int, width: int) -> Layout:
+def _layout(
+    sizes_: bytes, counts_: bytes, cohorts: tuple[int, ...], first: int, width: int
+) -> Layout:
     sizes, counts = (np.frombuffer(v, np.int64) for v in (sizes_, counts_))
-    if (np.diff(counts) > 0).any():
+    lengths = np.array(cohorts)
+    begin_of = lengths.cumsum() - lengths  # of every cohort among the clients
+    base = np.arange(len(lengths)) * (counts.max() + 1)
+    done = np.repeat(base, lengths) - counts
+    if (np.diff(done) < 0).any():
         raise ValueError("expected the clients with more mini-batches first")
     per_epoch = -(-sizes // width)
     epochs = first - (-counts // per_epoch)  # begun, also those before the first
     begins = np.cumsum(sizes * epochs) - sizes * epochs  # of every client among the shuffled rows
-    active = np.searchsorted(-counts, -np.arange(counts[0]))  # how many have more than 0, 1, ...
-    step, client = np.repeat(np.arange(counts[0]), active), count_up(active)
-    epoch, number = np.divmod(step, per_epoch[client])
+    steps = counts[begin_of]  # of every cohort; from here on, arrays of all its steps, then of ...
+    step, cohort = count_up(steps), np.repeat(np.arange(len(lengths)), steps)
+    active = np.searchsorted(done, base[cohort] - step) - begin_of[cohort]
+    client = np.repeat(begin_of[cohort], active) + count_up(active)  # ... all its mini-batches
+    epoch, number = np.divmod(np.repeat(step, active), per_epoch[client])
     begin = begins[client] + (first + epoch) * sizes[client] + number * width
     real = np.minimum(width, sizes[client] - number * width)
     column = np.arange(width)
@@ -83,9 +96,13 @@ def _layout(sizes_: bytes, counts_: bytes, first: int, width: int) -> Layout:
     places[short] = begin[short, None] + column % real[short, None]
     ends = active.cumsum()
     full = ~np.logical_or.reduceat(short, ends - active) if len(active) else active
-    mask = torch.from_numpy(column < real[:, None])
-    shuffles = Shuffles(sizes, epochs)
-    return Layout(shuffles, client, places, mask, active.tolist(), full.tolist())
+    masks = np.split(column < real[:, None], np.add.reduceat(counts, begin_of).cumsum()[:-1])
+    of_steps = (np.split(v, steps.cumsum()[:-1]) for v in (active, full))
+    fixed = [
+        (torch.from_numpy(mask), some.tolist(), whole.tolist())
+        for mask, some, whole in zip(masks, *of_steps, strict=True)
+    ]
+    return Layout(Shuffles(sizes, epochs), client, places, fixed)
 
 
 def share_out(steps: np.ndarray, width: int, threads: int, step: float = STEP) -> list[int]:

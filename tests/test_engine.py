@@ -16,6 +16,7 @@ from fedlab_helpers import (
     Diverged,
     Examples,
     FedAvg,
+    Federation,
     FedProx,
     Local,
     Model,
@@ -25,6 +26,7 @@ from fedlab_helpers import (
     repeat,
     simulate,
 )
+from fedlab_helpers.data import LocalData
 
 
 def run(algorithm=FedAvg(batch_size=4), model=None, federation=None, **options):
@@ -329,6 +331,45 @@ def test_batch_norm_statistics_are_averaged_like_weights():
 
 
 # Checkpoints --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [FedAvg(batch_size=4), Ditto(batch_size=4, steps=3)])
+def test_few_clients_a_round_are_looked_at_several_rounds_at_once(monkeypatch, algorithm):
+    drawn = []
+    plans = LocalData._plans
+    monkeypatch.setattr(
+        LocalData, "_plans", lambda data, lengths: drawn.append(lengths) or plans(data, lengths)
+    )
+
+    def runs(clients):
+        monkeypatch.setattr(engine, "LOOK_AHEAD", clients)
+        drawn.clear()
+        return repeat(
+            algorithm, classifier(), classification(), 7, range(2),
+            schedule=Synchronous(0.4), evaluate_every=3, progress=False,
+        )  # fmt: skip
+
+    each, together = runs(1), runs(9)  # two clients of each of two seeds are four
+    assert [len(lengths) for lengths in drawn].count(2) == 3
+    for one, other in zip(each, together, strict=True):
+        equal(one.groups[0].server, other.groups[0].server)
+        equal(torch.stack(one.after), torch.stack(other.after))
+
+
+def test_data_that_change_are_looked_at_when_their_round_comes():
+    asked = []
+
+    class Stream(Federation):
+        def local(self, clients, batch_size, epochs, seed, round, steps=None):
+            asked.append(round)
+            return super().local(clients, batch_size, epochs, seed, round, steps)
+
+    still = classification()
+    moving = Stream(still.train, still.test)
+    options = {"schedule": Synchronous(0.4), "rounds": 5}
+    equal(run(federation=moving, **options).mean, run(federation=still, **options).mean)
+    assert asked == sorted(asked)
+    assert set(asked) == {1, 2, 3, 4, 5}
 
 
 def test_a_finished_run_is_read_and_not_repeated(tmp_path):

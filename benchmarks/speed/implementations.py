@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import limit
@@ -29,24 +28,20 @@ Rows = list[list[Tensor]]  # for every client of a cohort, the rows of its mini-
 # --- ours ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Watched(fl.Synchronous):
-    """A schedule that notes when each round begins."""
-
-    began: list[float] = field(default_factory=list, compare=False)
-
-    def arrivals(self, clients: int, seed: int) -> Iterator[Any]:
-        for arrivals in super().arrivals(clients, seed):
-            self.began.append(time.perf_counter())
-            yield arrivals
-
-
 def ours(workload: Workload, data: fl.Federation, rounds: int, **options: Any) -> Result:
     """`simulate`, with its defaults."""
-    watch, model = Watched(workload.fraction), options.pop("model", None) or workload.model()
-    total, a = rounds + SPARE, workload.algorithm
-    history = fl.simulate(a, model, data, total, watch, progress=False, **options)
-    return watch.began[-1] - watch.began[1], history
+    schedule = fl.Synchronous(workload.fraction)
+    model = options.pop("model", None) or workload.model()
+    a, ended = copy.copy(workload.algorithm), []
+
+    def aggregate(*args: Any) -> Any:
+        server = type(a).aggregate(a, *args)
+        ended.append(time.perf_counter())
+        return server
+
+    object.__setattr__(a, "aggregate", aggregate)  # the end of every round
+    history = fl.simulate(a, model, data, rounds + SPARE, schedule, progress=False, **options)
+    return ended[-2] - ended[0], history
 
 
 # --- the limit -----------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ WORKLOADS = {
         about="the same, one epoch a round: clients take very different numbers of steps",
         algorithm=fl.FedAvg(fl.SGD(0.01), epochs=1, batch_size=20),
     ),
-    "W1p": replace(W1, about="as W1, 10 of the 100 clients in a round", fraction=0.1),
+    "W1p": replace(W1, about="as W1, 10 of the 100 clients in a round", fraction=0.1, rounds=100),
     "W2": Workload(
         "a network 64-64-10, 100 clients with 500 rows, one epoch of batch 32",
         lambda: even(100, 500, 64, 50),
