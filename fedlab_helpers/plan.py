@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class Plan:
 
     def to(self, device: torch.device) -> Plan:
         """The same on another device."""
+        if self.rows.device == device:
+            return self
         return Plan(self.rows.to(device), self.mask.to(device), self.active, self.full)
 
     def chunks(self, most: int) -> Iterator[tuple[slice, slice]]:
@@ -57,7 +60,7 @@ class Layout:
         """sizes, counts: (clients,), rows and mini-batches of each. cohorts: how many clients each
         has, in order. first: the epoch they begin with. width: rows of a mini-batch.
         """
-        return _layout(sizes.numpy().tobytes(), counts.numpy().tobytes(), cohorts, first, width)
+        return layout_of(sizes.numpy().tobytes(), counts.numpy().tobytes(), cohorts, first, width)
 
     def plans(self, starts: Tensor, clients: Tensor, *key: int | Tensor) -> Iterator[Plan]:
         """One for every cohort. starts: (clients,), each one's first row of the table. clients,
@@ -70,7 +73,7 @@ class Layout:
 
 
 @lru_cache(maxsize=32)
-def _layout(
+def layout_of(
     sizes_: bytes, counts_: bytes, cohorts: tuple[int, ...], first: int, width: int
 ) -> Layout:
     sizes, counts = (np.frombuffer(v, np.int64) for v in (sizes_, counts_))
@@ -96,11 +99,12 @@ def _layout(
     places[short] = begin[short, None] + column % real[short, None]
     ends = active.cumsum()
     full = ~np.logical_or.reduceat(short, ends - active) if len(active) else active
-    masks = np.split(column < real[:, None], np.add.reduceat(counts, begin_of).cumsum()[:-1])
-    of_steps = (np.split(v, steps.cumsum()[:-1]) for v in (active, full))
+    batches = np.add.reduceat(counts, begin_of).tolist()
+    masks = torch.from_numpy(column < real[:, None]).split(batches)
+    of_steps = [iter(v.tolist()) for v in (active, full)]
     fixed = [
-        (torch.from_numpy(mask), some.tolist(), whole.tolist())
-        for mask, some, whole in zip(masks, *of_steps, strict=True)
+        (mask, *([*islice(values, n)] for values in of_steps))
+        for mask, n in zip(masks, steps, strict=True)
     ]
     return Layout(Shuffles(sizes, epochs), client, places, fixed)
 

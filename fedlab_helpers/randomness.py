@@ -73,11 +73,12 @@ class Shuffles:
     def __init__(self, sizes: np.ndarray, epochs: np.ndarray):
         self.epochs, self.lengths = epochs, np.repeat(sizes, epochs)  # a segment for every epoch
         self.epoch = count_up(epochs).astype(np.uint64)
-        self.row = count_up(self.lengths).astype(np.uint64)
+        self.row = count_up(self.lengths).view(np.uint64)
         self.row_bits = max(int(sizes.max()) - 1, 1).bit_length()
         segment_bits = max(len(self.lengths) - 1, 1).bit_length()
         segment = np.arange(len(self.lengths), dtype=np.uint64) << np.uint64(63 - segment_bits)
-        self.fixed = np.repeat(segment, self.lengths) | self.row
+        self.fixed = np.repeat(segment, self.lengths)
+        self.fixed |= self.row
         self.spare_bits = 1 + segment_bits + self.row_bits
 
     def __call__(self, clients: np.ndarray, *key: int | np.ndarray) -> np.ndarray:
@@ -106,8 +107,9 @@ class Shuffles:
 
 def count_up(lengths: np.ndarray) -> np.ndarray:
     """0, 1, ..., n - 1 for every n of `lengths`, one after the other."""
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.arange(len(starts)) - starts
+    numbers = np.repeat(lengths - np.cumsum(lengths), lengths)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def _mix(z: Any) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from workloads import Workload, plan
 
 import fedlab_helpers as fl
+from fedlab_helpers.plan import layout_of
 
 SPARE = 2  # rounds that are not timed
 Result = tuple[float, Any]  # seconds for the timed rounds, what came of all rounds
@@ -29,7 +30,8 @@ Rows = list[list[Tensor]]  # for every client of a cohort, the rows of its mini-
 
 
 def ours(workload: Workload, data: fl.Federation, rounds: int, **options: Any) -> Result:
-    """`simulate`, with its defaults."""
+    """`simulate`, with its defaults. What earlier runs have left in caches is forgotten."""
+    layout_of.cache_clear()
     schedule = fl.Synchronous(workload.fraction)
     model = options.pop("model", None) or workload.model()
     a, ended = copy.copy(workload.algorithm), []
