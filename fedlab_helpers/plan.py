@@ -76,6 +76,7 @@ class Layout:
 def layout_of(
     sizes_: bytes, counts_: bytes, cohorts: tuple[int, ...], first: int, width: int
 ) -> Layout:
+    """As `Layout.of`, of arrays as bytes; the last ones are kept."""
     sizes, counts = (np.frombuffer(v, np.int64) for v in (sizes_, counts_))
     lengths = np.array(cohorts)
     begin_of = lengths.cumsum() - lengths  # of every cohort among the clients
