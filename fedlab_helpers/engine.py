@@ -191,7 +191,8 @@ def upcoming(runs: list[Run], together: Together, rounds: int) -> Iterator[list[
     while done < rounds:
         some = [[run.next_arrivals() for run in runs]]
         clients = sum(len(now.clients) for now in some[0])
-        for _ in range(min(LOOK_AHEAD // clients, rounds - done) - 1):
+        ahead = LOOK_AHEAD // clients if done else 1  # the first round need not wait for others
+        for _ in range(min(ahead, rounds - done) - 1):
             some.append([run.next_arrivals() for run in runs])
         if len(some) > 1 and together.plain and len(runs[0].groups) == 1:
             coming = [{i: now.clients for i, now in enumerate(arrivals)} for arrivals in some]
