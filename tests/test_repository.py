@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import mutants
 import pytest
 import yaml
 from browser import ROOT, pages
@@ -202,3 +203,11 @@ def test_lint(command: list[str]):
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_bug_to_plant_has_its_place():
+    found = {
+        bug.what: (ROOT / "fedlab_helpers" / bug.file).read_text(encoding="utf-8").count(bug.old)
+        for bug in mutants.BUGS
+    }
+    assert [what for what, places in found.items() if places != 1] == []

@@ -160,7 +160,7 @@ def _peers(found: dict[str, Any]) -> list[str]:
         "",
         "Each in an environment of its own that `make bench-peers` sets up. They took turns with",
         "ours, the limit and the tuned loop. A round is timed from its start to the start of the",
-        "next, so it includes whatever the library does in between.",
+        "next (ours from end to end), so it includes whatever the library does in between.",
         "",
         *(f"- **{NAMES[name]}**: {how}" for name, how in found["how"].items()),
         "",
